@@ -1,0 +1,1 @@
+//! The Unix-socket API that the commands use while the daemon runs.

@@ -1,0 +1,1 @@
+//! MQTT devices through a broker (rumqttc).

@@ -1,0 +1,1 @@
+//! The one HTTP client: the only room besides `sim` that names ureq.

@@ -1,0 +1,3 @@
+//! The `pipepost` command.
+
+fn main() {}

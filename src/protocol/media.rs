@@ -1,0 +1,1 @@
+//! Unguessable, expiring links to files.

@@ -1,0 +1,6 @@
+//! Bytes and time in, commands out: no tokio, no sockets, no clock.
+
+pub mod media;
+pub mod mqtt;
+pub mod pipedrive;
+pub mod retry;

@@ -1,0 +1,1 @@
+//! The Channels API: request bodies, and what each answer means.

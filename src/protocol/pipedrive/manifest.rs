@@ -1,0 +1,1 @@
+//! The manifest endpoints: routes, cursors, limits, bodies and errors.

@@ -1,0 +1,1 @@
+//! Shapes that the Channels API and the manifest endpoints share.

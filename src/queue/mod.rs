@@ -1,0 +1,1 @@
+//! Moves stored messages on: store → uplink and store → drivers.

@@ -1,0 +1,1 @@
+//! Simulators that demo and tests run the real edges against.

@@ -1,0 +1,1 @@
+//! Where stored messages and statuses are delivered.
