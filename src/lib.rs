@@ -12,9 +12,9 @@
 //!
 //! **incoming** is customer → Pipedrive, **outgoing** is agent → customer. A message never skips the store.
 
-pub mod domain;
 pub mod config;
 pub mod control;
+pub mod domain;
 pub mod driver;
 pub mod http;
 pub mod manifest;

@@ -19,6 +19,13 @@ impl Timestamp {
         Self(milliseconds)
     }
 
+    /// From the operating system's clock, which only the rooms at the edge read.
+    #[must_use]
+    pub fn from_system_time(time: std::time::SystemTime) -> Self {
+        let since_epoch = time.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        Self(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
+    }
+
     /// Milliseconds since the Unix epoch.
     #[must_use]
     pub const fn unix_ms(self) -> i64 {
