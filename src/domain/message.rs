@@ -79,9 +79,13 @@ pub type Route = BTreeMap<String, String>;
 pub enum DedupKey {
     /// The device's own message id.
     DeviceId(String),
-    /// SHA-256 over everything that identifies the packet. Only made where a repeat is possible (DUP flag,
-    /// resumed session) or the payload carries a time: two customers' "ok", "ok" stay two messages.
+    /// SHA-256 over everything that identifies the packet, where a repeat is possible (DUP flag, resumed session)
+    /// or the payload carries a time: recorded, and a message whose key is known already is a repeat.
     Hash([u8; 32]),
+    /// The same digest of a packet that is certainly no repeat: recorded, so that its redelivery after a crash
+    /// (then a [`Self::Hash`] of the same bytes) is recognised, but never itself taken for a repeat: two
+    /// customers' "ok", "ok" stay two messages.
+    FirstHash([u8; 32]),
 }
 
 /// A message as a driver hands it over.
