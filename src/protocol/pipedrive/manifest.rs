@@ -1,1 +1,0 @@
-//! The manifest endpoints: routes, cursors, limits, bodies and errors.

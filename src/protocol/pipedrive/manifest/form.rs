@@ -1,0 +1,233 @@
+//! The fields of postMessage.
+
+use super::failure::{Code, Failure};
+
+/// Longest text of one form field, in bytes.
+pub const MAX_FIELD: usize = 64 * 1024;
+/// Most files of one message.
+pub const MAX_FILES: usize = 20;
+/// Most fields of one form, files included.
+pub const MAX_FIELDS: usize = 256;
+/// Longest file name that is kept, in bytes.
+const MAX_NAME: usize = 128;
+
+/// Collects the text fields of a form as they arrive.
+#[derive(Debug, Default)]
+pub struct PostForm {
+    message: Option<String>,
+    sender: Option<String>,
+    conversation: Option<String>,
+    recipients: Vec<String>,
+}
+
+/// A complete form.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Post {
+    /// `message`; empty when there are only files.
+    pub message: String,
+    /// `senderId`, as it came.
+    pub sender: Option<String>,
+    /// `conversationId`, as it came.
+    pub conversation: String,
+    /// All `recipientIds`, as they came.
+    pub recipients: Vec<String>,
+}
+
+impl PostForm {
+    /// Takes one text field. Unknown names are ignored.
+    pub fn field(&mut self, name: &str, value: String) -> Result<(), Failure> {
+        match name {
+            "message" => once(&mut self.message, value, "message is given twice"),
+            "senderId" => once(&mut self.sender, value, "senderId is given twice"),
+            "conversationId" => once(&mut self.conversation, value, "conversationId is given twice"),
+            _ if is_list(name, "recipientIds") => {
+                let ids = value.split(',').map(str::trim).filter(|id| !id.is_empty());
+                self.recipients.extend(ids.map(str::to_owned));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Checks the whole form, once all fields and the number of files are known.
+    pub fn finish(self, files: usize) -> Result<Post, Failure> {
+        let conversation = match self.conversation.as_deref().map(str::trim) {
+            None | Some("") => return Err(invalid("conversationId is missing")),
+            Some(conversation) => conversation.to_owned(),
+        };
+        let message = self.message.unwrap_or_default();
+        let says_nothing = message.trim().is_empty();
+        if says_nothing && files == 0 {
+            return Err(invalid("message is missing or empty, and there are no files"));
+        }
+        Ok(Post {
+            message: if says_nothing { String::new() } else { message },
+            sender: self.sender.filter(|sender| !sender.trim().is_empty()),
+            conversation,
+            recipients: self.recipients,
+        })
+    }
+}
+
+fn once(slot: &mut Option<String>, value: String, twice: &'static str) -> Result<(), Failure> {
+    if slot.is_some() {
+        return Err(invalid(twice));
+    }
+    *slot = Some(value);
+    Ok(())
+}
+
+fn invalid(message: &'static str) -> Failure {
+    Failure::new(Code::InvalidBody, message)
+}
+
+/// `name`, `name[]` or `name[0]`.
+fn is_list(field: &str, name: &str) -> bool {
+    let Some(rest) = field.strip_prefix(name) else {
+        return false;
+    };
+    let index = rest.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+    rest.is_empty() || index.is_some_and(|index| index.bytes().all(|c| c.is_ascii_digit()))
+}
+
+/// Whether a part of the form is a file: `files`, `files[]`, `files[0]`, or anything that has a file name.
+#[must_use]
+pub fn is_file_field(name: &str, file_name: Option<&str>) -> bool {
+    file_name.is_some() || is_list(name, "files")
+}
+
+/// The name under which a file is kept: without folders and control characters, not too long, never empty.
+#[must_use]
+pub fn clean_file_name(name: &str) -> String {
+    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
+    let visible: String = last.chars().filter(|c| !c.is_control()).collect();
+    let mut clean = visible.trim().trim_start_matches('.').to_owned();
+    if clean.len() > MAX_NAME {
+        // The end of a name says what kind of file it is.
+        let extension = clean
+            .rsplit_once('.')
+            .map(|(_, end)| end)
+            .filter(|end| end.len() <= 16);
+        let extension = extension.map(|end| format!(".{end}")).unwrap_or_default();
+        let mut cut = MAX_NAME - extension.len();
+        while !clean.is_char_boundary(cut) {
+            cut -= 1;
+        }
+        clean.truncate(cut);
+        clean.push_str(&extension);
+    }
+    if clean.is_empty() {
+        "file".to_owned()
+    } else {
+        clean
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn form(fields: &[(&str, &str)], files: usize) -> Result<Post, Failure> {
+        let mut form = PostForm::default();
+        for (name, value) in fields {
+            form.field(name, (*value).to_owned())?;
+        }
+        form.finish(files)
+    }
+
+    #[test]
+    fn recipients_are_understood_in_every_spelling() {
+        for fields in [
+            &[("recipientIds[]", "a"), ("recipientIds[]", "b")][..],
+            &[("recipientIds", "a"), ("recipientIds", "b")],
+            &[("recipientIds[0]", "a"), ("recipientIds[1]", "b")],
+            &[("recipientIds", "a,b")],
+            &[("recipientIds[]", " a , ,b")],
+        ] {
+            let mut all = vec![("message", "hi"), ("conversationId", "c1")];
+            all.extend_from_slice(fields);
+            assert_eq!(form(&all, 0).unwrap().recipients, ["a", "b"], "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn a_message_needs_a_conversation_and_a_text_or_a_file() {
+        let said = |fields: &[(&str, &str)], files| form(fields, files).unwrap_err().message.into_owned();
+        assert_eq!(said(&[("message", "hi")], 0), "conversationId is missing");
+        assert_eq!(
+            said(&[("message", "hi"), ("conversationId", " ")], 0),
+            "conversationId is missing"
+        );
+        let empty = "message is missing or empty, and there are no files";
+        assert_eq!(said(&[("conversationId", "c")], 0), empty);
+        assert_eq!(said(&[("conversationId", "c"), ("message", " \n")], 0), empty);
+        assert_eq!(
+            said(&[("message", "a"), ("message", "b")], 0),
+            "message is given twice"
+        );
+        let only_a_file = form(&[("conversationId", "c"), ("message", " ")], 1).unwrap();
+        assert_eq!(only_a_file.message, "");
+    }
+
+    #[test]
+    fn a_text_is_kept_as_it_was_written_and_unknown_fields_are_ignored() {
+        let post = form(
+            &[
+                ("conversationId", " c "),
+                ("message", " hi\r\n"),
+                ("extra", "1"),
+                ("senderId", "x"),
+            ],
+            0,
+        );
+        assert_eq!(
+            post.unwrap(),
+            Post {
+                message: " hi\r\n".to_owned(),
+                sender: Some("x".to_owned()),
+                conversation: "c".to_owned(),
+                recipients: Vec::new(),
+            }
+        );
+    }
+
+    #[test]
+    fn a_file_is_known_by_its_field_or_by_its_name() {
+        assert!(is_file_field("files", None));
+        assert!(is_file_field("files[]", None));
+        assert!(is_file_field("files[12]", None));
+        assert!(is_file_field("other", Some("a.txt")));
+        assert!(!is_file_field("filesystem", None));
+        assert!(!is_file_field("files[x]", None));
+        assert!(!is_file_field("message", None));
+    }
+
+    #[test]
+    fn a_file_name_loses_its_folders() {
+        for (name, clean) in [
+            ("roof.jpg", "roof.jpg"),
+            ("../../etc/passwd", "passwd"),
+            ("C:\\Users\\ann\\roof.jpg", "roof.jpg"),
+            ("..", "file"),
+            ("", "file"),
+            ("a/", "file"),
+            ("Größe \u{1F600}.pdf", "Größe \u{1F600}.pdf"),
+            ("a\r\nb\0.txt", "ab.txt"),
+        ] {
+            assert_eq!(clean_file_name(name), clean, "{name:?}");
+        }
+        let long = clean_file_name(&format!("{}.pdf", "ü".repeat(300)));
+        assert!(long.len() <= 128 && long.ends_with("ü.pdf"), "{long}");
+    }
+
+    proptest! {
+        #[test]
+        fn no_name_makes_the_cleaner_panic_or_keep_a_folder(name in ".{0,300}") {
+            let clean = clean_file_name(&name);
+            prop_assert!(!clean.is_empty() && clean.len() <= MAX_NAME);
+            prop_assert!(!clean.contains(['/', '\\', '\0', '\n']) && !clean.starts_with('.'));
+        }
+    }
+}
