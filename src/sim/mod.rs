@@ -1,1 +1,3 @@
 //! Simulators that demo and tests run the real edges against.
+
+pub mod broker;
