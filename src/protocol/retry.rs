@@ -1,1 +1,313 @@
-//! Backoff and pacing arithmetic.
+//! Backoff and pacing: arithmetic on a monotonic time that is passed in, as a `Duration` since some start.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+
+/// Longest pause that a server may ask for; a longer one is a mistake or an attack.
+const LONGEST_PAUSE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Exponential backoff with jitter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backoff {
+    /// Longest pause after the first failure.
+    pub first: Duration,
+    /// Longest pause at all.
+    pub most: Duration,
+}
+
+impl Backoff {
+    /// The pause after `failures` failures in a row (0 counts as 1): between half and all of
+    /// `first × 2^(failures − 1)`, at most `most`.
+    ///
+    /// `jitter` is a random number. Half of the pause is fixed so that a retry never follows at once; the other
+    /// half spreads many gateways that lost the same server at the same moment.
+    #[must_use]
+    pub fn pause(self, failures: u32, jitter: u32) -> Duration {
+        let doublings = failures.saturating_sub(1).min(31);
+        let ceiling = self.first.saturating_mul(1 << doublings).min(self.most);
+        let half = ceiling / 2;
+        let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
+        let part = (u128::from(spread) * u128::from(jitter)) / u128::from(u32::MAX);
+        ceiling - half + Duration::from_nanos(u64::try_from(part).unwrap_or(spread))
+    }
+}
+
+/// What the headers of an answer say about limits. Everything is optional: half of it is undocumented.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// `x-ratelimit-limit`: requests per window.
+    pub limit: Option<u32>,
+    /// `x-ratelimit-remaining`: requests left in this window.
+    pub remaining: Option<u32>,
+    /// `x-ratelimit-reset`: time until the window is fresh.
+    pub reset: Option<Duration>,
+    /// `Retry-After`, as a number of seconds or a date (RFC 9110, section 10.2.3).
+    pub retry_after: Option<Duration>,
+    /// `x-daily-ratelimit-token-limit`: tokens per day and company.
+    pub daily_limit: Option<u64>,
+    /// `x-daily-ratelimit-token-remaining`: tokens left today.
+    pub daily_remaining: Option<u64>,
+}
+
+impl Limits {
+    /// Reads the headers; `header` looks one up by its lower-case name. What cannot be read is absent.
+    pub fn read<'a>(header: impl Fn(&'static str) -> Option<&'a str>, now: Timestamp) -> Self {
+        let number = |name| header(name).and_then(|text| text.trim().parse::<u64>().ok());
+        let small = |name| number(name).map(|value| u32::try_from(value).unwrap_or(u32::MAX));
+        Self {
+            limit: small("x-ratelimit-limit").filter(|limit| *limit > 0),
+            remaining: small("x-ratelimit-remaining"),
+            reset: header("x-ratelimit-reset").and_then(seconds),
+            retry_after: header("retry-after").and_then(|text| seconds(text).or_else(|| until(text, now))),
+            daily_limit: number("x-daily-ratelimit-token-limit"),
+            daily_remaining: number("x-daily-ratelimit-token-remaining"),
+        }
+    }
+}
+
+/// Seconds, also with a fraction.
+fn seconds(text: &str) -> Option<Duration> {
+    let seconds = text.trim().parse::<f64>().ok()?;
+    let pause = Duration::try_from_secs_f64(seconds).ok()?;
+    Some(pause.min(LONGEST_PAUSE))
+}
+
+/// The time until an HTTP date; zero when it lies in the past.
+fn until(text: &str, now: Timestamp) -> Option<Duration> {
+    let date = jiff::fmt::rfc2822::parse(text.trim()).ok()?;
+    let milliseconds = date
+        .timestamp()
+        .as_millisecond()
+        .saturating_sub(now.unix_ms())
+        .max(0);
+    Some(Duration::from_millis(u64::try_from(milliseconds).ok()?).min(LONGEST_PAUSE))
+}
+
+/// Keeps requests below a burst limit that the server announces.
+///
+/// The limit counts requests in a rolling window. The pacer remembers when it sent and waits for the oldest
+/// request to leave the window; what the server counts beyond that (another integration with the same token)
+/// is taken as sent just now.
+#[derive(Clone, Debug)]
+pub struct Pacer {
+    window: Duration,
+    limit: Option<usize>,
+    sent: VecDeque<Duration>,
+    blocked_until: Duration,
+}
+
+impl Pacer {
+    /// Pipedrive's burst window.
+    pub const WINDOW: Duration = Duration::from_secs(2);
+    /// Added to the window, because requests do not all travel equally long.
+    const MARGIN: Duration = Duration::from_millis(50);
+    /// Largest limit that is worth pacing for; bounds the memory.
+    const MOST: usize = 1024;
+
+    /// A pacer that knows no limit yet and lets everything pass.
+    #[must_use]
+    pub fn new(window: Duration) -> Self {
+        Self {
+            window: window + Self::MARGIN,
+            limit: None,
+            sent: VecDeque::new(),
+            blocked_until: Duration::ZERO,
+        }
+    }
+
+    /// Takes the permission for one request at `now`, or says how long to wait before asking again.
+    pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
+        if self.blocked_until > now {
+            return Err(self.blocked_until - now);
+        }
+        let Some(limit) = self.limit else { return Ok(()) };
+        self.forget(now);
+        match self.sent.front() {
+            Some(oldest) if self.sent.len() >= limit => Err((*oldest + self.window).saturating_sub(now)),
+            _ => {
+                self.sent.push_back(now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Learns from the headers of an answer that came at `now`.
+    pub fn learn(&mut self, now: Duration, limits: &Limits) {
+        if let Some(limit) = limits.limit {
+            let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+            self.limit = (limit <= Self::MOST).then_some(limit);
+        }
+        let (Some(limit), Some(remaining)) = (self.limit, limits.remaining) else {
+            return;
+        };
+        self.forget(now);
+        let counted = limit.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
+        let others = counted.saturating_sub(self.sent.len());
+        self.sent.extend(std::iter::repeat_n(now, others));
+    }
+
+    /// Sends nothing before `pause` has passed.
+    pub fn block(&mut self, now: Duration, pause: Duration) {
+        self.blocked_until = self.blocked_until.max(now + pause.min(LONGEST_PAUSE));
+    }
+
+    fn forget(&mut self, now: Duration) {
+        while self.sent.front().is_some_and(|sent| *sent + self.window <= now) {
+            self.sent.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers<'a>(pairs: &'a [(&'a str, &'a str)]) -> impl Fn(&'static str) -> Option<&'a str> {
+        move |name| {
+            pairs
+                .iter()
+                .find(|(key, _)| *key == name)
+                .map(|(_, value)| *value)
+        }
+    }
+
+    fn ms(milliseconds: u64) -> Duration {
+        Duration::from_millis(milliseconds)
+    }
+
+    proptest! {
+        #[test]
+        fn a_pause_lies_between_half_and_all_of_the_doubled_time(failures in 0u32..200, jitter: u32) {
+            let backoff = Backoff { first: ms(1000), most: ms(300_000) };
+            let doubled = ms(1000).saturating_mul(1 << failures.saturating_sub(1).min(20)).min(ms(300_000));
+            let pause = backoff.pause(failures, jitter);
+            prop_assert!(pause >= doubled / 2 && pause <= doubled, "{pause:?} of {doubled:?}");
+        }
+
+        #[test]
+        fn no_backoff_overflows(first: u64, most: u64, failures: u32, jitter: u32) {
+            let backoff = Backoff { first: Duration::from_secs(first), most: Duration::from_secs(most) };
+            prop_assert!(backoff.pause(failures, jitter) <= backoff.most);
+        }
+
+        #[test]
+        fn no_window_ever_holds_more_requests_than_the_limit(
+            limit in 1u32..50,
+            steps in prop::collection::vec((0u64..400, any::<bool>()), 1..300),
+        ) {
+            let mut pacer = Pacer::new(Pacer::WINDOW);
+            pacer.learn(Duration::ZERO, &Limits { limit: Some(limit), ..Limits::default() });
+            let (mut now, mut sent) = (Duration::ZERO, Vec::new());
+            for (step, obey) in steps {
+                now += ms(step);
+                match pacer.take(now) {
+                    Ok(()) => sent.push(now),
+                    Err(wait) if obey => {
+                        now += wait;
+                        prop_assert!(pacer.take(now).is_ok(), "waiting as told must be enough");
+                        sent.push(now);
+                    }
+                    Err(_) => {}
+                }
+            }
+            for (index, start) in sent.iter().enumerate() {
+                let inside = sent[index..].iter().filter(|time| **time < *start + Pacer::WINDOW).count();
+                prop_assert!(inside <= limit as usize);
+            }
+        }
+
+        #[test]
+        fn no_header_makes_the_reader_panic(text in ".{0,30}") {
+            let pairs = ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset", "retry-after"]
+                .map(|name| (name, text.as_str()));
+            let limits = Limits::read(headers(&pairs), Timestamp::from_unix_ms(0));
+            prop_assert!(limits.retry_after.is_none_or(|pause| pause <= LONGEST_PAUSE));
+        }
+    }
+
+    #[test]
+    fn a_steady_sender_reaches_95_percent_of_the_limit() {
+        let mut pacer = Pacer::new(Pacer::WINDOW);
+        let limits = Limits {
+            limit: Some(80),
+            ..Limits::default()
+        };
+        pacer.learn(Duration::ZERO, &limits);
+        let (mut now, mut sent) = (Duration::ZERO, 0);
+        while now < Duration::from_secs(100) {
+            match pacer.take(now) {
+                Ok(()) => sent += 1,
+                Err(wait) => now += wait,
+            }
+        }
+        assert!(sent >= 3800, "{sent} of 4000");
+    }
+
+    #[test]
+    fn what_others_send_with_the_same_token_counts() {
+        let mut pacer = Pacer::new(Pacer::WINDOW);
+        assert_eq!(pacer.take(ms(0)), Ok(()));
+        let limits = Limits {
+            limit: Some(10),
+            remaining: Some(2),
+            ..Limits::default()
+        };
+        pacer.learn(ms(10), &limits);
+        assert_eq!(pacer.take(ms(10)), Ok(()));
+        assert_eq!(pacer.take(ms(10)), Ok(()));
+        assert_eq!(pacer.take(ms(10)), Err(ms(2050)));
+    }
+
+    #[test]
+    fn a_blocked_pacer_waits_also_without_a_known_limit() {
+        let mut pacer = Pacer::new(Pacer::WINDOW);
+        pacer.block(ms(100), ms(500));
+        assert_eq!(pacer.take(ms(200)), Err(ms(400)));
+        assert_eq!(pacer.take(ms(600)), Ok(()));
+    }
+
+    #[test]
+    fn retry_after_is_a_number_of_seconds_or_a_date() {
+        let now = Timestamp::from_unix_ms(1_445_412_470_000); // Wed, 21 Oct 2015 07:27:50 GMT
+        for (text, expected) in [
+            ("120", Some(ms(120_000))),
+            (" 0 ", Some(ms(0))),
+            ("1.5", Some(ms(1500))),
+            ("Wed, 21 Oct 2015 07:28:00 GMT", Some(ms(10_000))),
+            ("Wed, 21 Oct 2015 07:00:00 GMT", Some(ms(0))),
+            ("99999999999", Some(LONGEST_PAUSE)),
+            ("-5", None),
+            ("soon", None),
+            ("NaN", None),
+        ] {
+            let limits = Limits::read(headers(&[("retry-after", text)]), now);
+            assert_eq!(limits.retry_after, expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_limit_header_is_read() {
+        let pairs = [
+            ("x-ratelimit-limit", "80"),
+            ("x-ratelimit-remaining", "79"),
+            ("x-ratelimit-reset", "2"),
+            ("x-daily-ratelimit-token-limit", "30000"),
+            ("x-daily-ratelimit-token-remaining", "29990"),
+        ];
+        let limits = Limits::read(headers(&pairs), Timestamp::from_unix_ms(0));
+        assert_eq!(
+            limits,
+            Limits {
+                limit: Some(80),
+                remaining: Some(79),
+                reset: Some(ms(2000)),
+                retry_after: None,
+                daily_limit: Some(30_000),
+                daily_remaining: Some(29_990),
+            }
+        );
+    }
+}
