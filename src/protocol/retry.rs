@@ -30,7 +30,7 @@ impl Backoff {
         let half = ceiling / 2;
         let spread = u64::try_from(half.as_nanos()).unwrap_or(u64::MAX);
         let part = (u128::from(spread) * u128::from(jitter)) / u128::from(u32::MAX);
-        ceiling - half + Duration::from_nanos(u64::try_from(part).unwrap_or(spread))
+        ceiling.saturating_sub(half) + Duration::from_nanos(u64::try_from(part).unwrap_or(spread))
     }
 }
 
@@ -120,7 +120,7 @@ impl Pacer {
     /// Takes the permission for one request at `now`, or says how long to wait before asking again.
     pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
         if self.blocked_until > now {
-            return Err(self.blocked_until - now);
+            return Err(self.blocked_until.saturating_sub(now));
         }
         let Some(limit) = self.limit else { return Ok(()) };
         self.forget(now);
