@@ -13,6 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::codec::{self, Connect, Message, Packet, Received, Version, Violation};
+use super::encode::encode;
 use super::faults::Refuse;
 use super::state::{Attached, Shared};
 use v5::DisconnectReasonCode as Reason;
@@ -396,7 +397,7 @@ impl Writer {
                 continue;
             }
             for packet in answers.into_iter().chain(publishes) {
-                if let Err(error) = codec::encode(connection.version, packet, &mut self.buffer) {
+                if let Err(error) = encode(connection.version, packet, &mut self.buffer) {
                     log::warn!(client = connection.client_id, error; "Simulated broker: cannot write a packet");
                     return End::Cut;
                 }
@@ -417,7 +418,7 @@ impl Writer {
     }
 
     async fn refuse(&mut self, version: Version, code: v5::ConnectReturnCode) {
-        if codec::encode(version, Packet::Refuse(code), &mut self.buffer).is_ok() {
+        if encode(version, Packet::Refuse(code), &mut self.buffer).is_ok() {
             // The client may be gone: then it does not need the answer.
             drop(timeout(GOODBYE_WITHIN, self.flush()).await);
         }
@@ -429,7 +430,7 @@ impl Writer {
             .into_iter()
             .chain([Packet::Disconnect(reason)])
         {
-            codec::encode(connection.version, packet, &mut self.buffer)?;
+            encode(connection.version, packet, &mut self.buffer)?;
         }
         self.flush().await.map_err(|error| error.to_string())?;
         self.write.shutdown().await.map_err(|error| error.to_string())

@@ -9,6 +9,7 @@
 
 mod codec;
 mod connection;
+mod encode;
 mod faults;
 mod session;
 mod state;
