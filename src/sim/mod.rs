@@ -1,3 +1,4 @@
 //! Simulators that demo and tests run the real edges against.
 
 pub mod broker;
+pub mod pipedrive;

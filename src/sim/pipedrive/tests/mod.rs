@@ -1,0 +1,4 @@
+//! Behaviour of the sandbox over real sockets.
+
+mod api;
+mod fake;
