@@ -1,23 +1,20 @@
 //! Topic + payload ↔ message, by declarative mappings.
 
+mod describe;
 mod error;
+mod extract;
+mod mapping;
 pub mod presets;
 pub mod spec;
+mod time;
+mod topic;
+mod write;
 
+pub use describe::describe_test;
 pub use error::MappingError;
+pub use mapping::{Mapping, Packet, Read};
 pub use spec::DeviceSpec;
-
-/// A mapping that was checked and is ready to use.
-#[derive(Clone, Debug)]
-pub struct Mapping {}
-
-impl Mapping {
-    /// Checks a mapping, with its preset filled in, and makes it ready.
-    pub fn compile(spec: &DeviceSpec) -> Result<Self, MappingError> {
-        let _spec = resolve(spec)?;
-        Ok(Self {})
-    }
-}
+pub use write::{Publish, WriteError};
 
 /// The mapping with its preset filled in; without a preset, the mapping itself.
 pub fn resolve(spec: &DeviceSpec) -> Result<DeviceSpec, MappingError> {
@@ -28,27 +25,6 @@ pub fn resolve(spec: &DeviceSpec) -> Result<DeviceSpec, MappingError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_preset_is_readable() {
-        assert!(!presets::ALL.is_empty());
-        for (name, _) in presets::ALL {
-            let spec = DeviceSpec {
-                preset: Some((*name).to_owned()),
-                ..DeviceSpec::default()
-            };
-            Mapping::compile(&spec).unwrap_or_else(|error| panic!("{name}: {error}"));
-        }
-    }
-
-    #[test]
-    fn a_wrong_preset_name_gets_the_closest_one_as_a_remedy() {
-        let error = presets::get("sms2mqt").unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "`preset` is \"sms2mqt\": there is no such preset; did you mean \"sms2mqtt\"?"
-        );
-    }
-}
+mod preset_tests;
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,14 @@ macro_rules! presets {
     };
 }
 
-presets!("sms2mqtt");
+presets!(
+    "android-sms-gateway-mqtt",
+    "chirpstack",
+    "gsm2mqtt",
+    "hilinksms2mqtt",
+    "rutos",
+    "sms2mqtt",
+);
 
 /// The preset of that name.
 ///

@@ -85,7 +85,8 @@ pub struct StatusSpec {
     pub matches: Option<MatchSpec>,
     /// `at`: the device's word for what happened, to be found in `map`.
     pub at: Option<Extract>,
-    /// `map`: the device's words and what they mean. A key may end with `*`, which stands for any rest.
+    /// `map`: the device's words and what they mean. A key may end with `*`, which stands for any rest;
+    /// the key `""` is for a payload without the word.
     pub map: Option<BTreeMap<String, StatusWord>>,
     /// `means`: what the topic alone says, instead of `at` and `map`.
     pub means: Option<StatusWord>,

@@ -1,0 +1,130 @@
+//! What a mapping makes of a payload, in words: `pipepost mqtt test`.
+
+use std::fmt::Write;
+
+use super::mapping::{Mapping, Packet, Read};
+use crate::domain::{
+    ChannelId, ConversationId, DedupKey, DeviceStatus, MessageId, Outgoing, ReceivedMessage, Sequence,
+    StatusReport, StatusTarget, Timestamp,
+};
+
+/// Says what the mapping of `device` makes of a payload on a topic, and how an answer would look.
+#[must_use]
+pub fn describe_test(device: &str, mapping: &Mapping, topic: &str, payload: &[u8], now: Timestamp) -> String {
+    let Ok(channel) = "test".parse::<ChannelId>() else {
+        return String::new();
+    };
+    let packet = Packet {
+        topic,
+        payload,
+        packet_id: Some(1),
+        retained: false,
+        dup: false,
+    };
+    let mut out = format!("device    {device}\ntopic     {topic}\n");
+    let written = match mapping.read(&channel, &packet, now) {
+        Read::Message(message) => describe_message(&mut out, mapping, &message),
+        Read::Status(report) => describe_status(&mut out, &report),
+        Read::Ignored(reason) => {
+            let filters: Vec<String> = mapping.filters().into_iter().collect();
+            writeln!(out, "ignored   {reason}\ntopics    {}", filters.join(", "))
+        }
+        Read::Unmapped(reason) => {
+            writeln!(
+                out,
+                "unmapped  {reason}\n          The payload is kept and shown by `pipepost conversations unmapped`."
+            )
+        }
+    };
+    if written.is_err() {
+        out.push_str("(not all could be shown)\n");
+    }
+    out
+}
+
+fn describe_message(out: &mut String, mapping: &Mapping, message: &ReceivedMessage) -> std::fmt::Result {
+    writeln!(out, "message   incoming")?;
+    writeln!(out, "from      {}", message.from.as_str())?;
+    if let Some(name) = &message.from_name {
+        writeln!(out, "name      {name}")?;
+    }
+    if let Some(group) = &message.group {
+        writeln!(out, "group     {}", group.as_str())?;
+    }
+    writeln!(
+        out,
+        "text      {}",
+        if message.text.is_empty() {
+            "(empty message)"
+        } else {
+            &message.text
+        }
+    )?;
+    match message.device_time {
+        None => writeln!(out, "time      none in the payload: the time of receipt counts")?,
+        Some(time) if Timestamp::trusted(Some(time), message.received_at) == time => {
+            writeln!(out, "time      {time}")?;
+        }
+        Some(time) => writeln!(
+            out,
+            "time      {time}, too far from now: the time of receipt counts (is `zone` right?)"
+        )?,
+    }
+    for (name, value) in &message.route {
+        writeln!(out, "{name:<9} {value}")?;
+    }
+    let repeat = match &message.dedup {
+        Some(DedupKey::DeviceId(_)) => "by the device's own id",
+        Some(DedupKey::Hash(_)) => "by its content",
+        Some(DedupKey::FirstHash(_)) => "by the broker's mark on a redelivery",
+        None => "not at all",
+    };
+    writeln!(out, "repeat    recognised {repeat}")?;
+    if !mapping.can_send() {
+        return writeln!(out, "answer    none: the mapping has no `out`");
+    }
+    let answer = Outgoing {
+        id: MessageId {
+            conversation: ConversationId(0),
+            sequence: Sequence(0),
+        },
+        channel: message.channel.clone(),
+        to: message.group.clone().unwrap_or_else(|| message.from.clone()),
+        text: "Hello".to_owned(),
+        route: message.route.clone(),
+    };
+    match mapping.write(&answer) {
+        Ok(publish) => writeln!(
+            out,
+            "answer    \"Hello\" would go to {} with QoS {}:\n          {}",
+            publish.topic,
+            publish.qos,
+            String::from_utf8_lossy(&publish.payload)
+        ),
+        Err(error) => writeln!(out, "answer    cannot be sent: {error}"),
+    }
+}
+
+fn describe_status(out: &mut String, report: &StatusReport) -> std::fmt::Result {
+    match &report.status {
+        DeviceStatus::Sent => writeln!(out, "status    sent")?,
+        DeviceStatus::Delivered => writeln!(out, "status    delivered")?,
+        DeviceStatus::Read => writeln!(out, "status    read")?,
+        DeviceStatus::Failed(reason) => writeln!(out, "status    failed: {reason}")?,
+    }
+    match &report.of {
+        StatusTarget::Id(id) => writeln!(out, "message   {id}"),
+        StatusTarget::Recipient {
+            address,
+            text,
+            not_before,
+        } => {
+            writeln!(
+                out,
+                "message   the oldest one to {}{} handed over after {not_before}",
+                address.as_str(),
+                if text.is_some() { " with the same text" } else { "" }
+            )
+        }
+    }
+}
