@@ -1,1 +1,385 @@
 //! The embedded store: the only room that names sled.
+//!
+//! One thread writes ([`committer`]): it takes what is waiting, applies it as one atomic batch, syncs once and
+//! answers everyone. Reads run on any thread. The layout is in [`keys`], the values in [`records`].
+
+use std::collections::HashSet;
+use std::fs::File;
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+mod attachments;
+mod committer;
+mod conversations;
+mod error;
+mod incoming;
+mod keys;
+mod maintenance;
+mod messages;
+mod open;
+mod outgoing;
+mod reader;
+mod records;
+mod shared;
+mod space;
+#[cfg(test)]
+mod tests;
+mod tx;
+mod types;
+
+pub use attachments::{AttachmentWriter, StagedAttachment};
+pub use error::{OpenError, StoreError};
+pub use reader::Reader;
+pub use types::{
+    Activity, ChannelCounts, ChannelLink, ConversationView, Counts, Head, Inserted, Maintenance, NewOutgoing,
+    Options, Queue, Queued, Space, StatusApplied, StoredFile, UplinkItem, UplinkKind,
+};
+
+use committer::{Committer, Durability};
+use shared::Shared;
+use tx::{Source, Tx};
+
+use crate::domain::{
+    Address, Attempt, ChannelId, ConversationId, GatewayId, MessageId, Outgoing, ReceivedMessage,
+    StatusReport, Timestamp, Unmapped,
+};
+
+/// Longest text of a message, in bytes.
+pub const MAX_TEXT: usize = 64 * 1024;
+
+/// An open store. Clones share it; it is let go with the last clone after [`Store::close`].
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    committer: Committer,
+    shared: Arc<Shared>,
+    /// Held, not read: lets a second process say who has the store. Declared last, so that it goes last.
+    _lock: File,
+}
+
+impl Store {
+    /// Opens the store, or makes it. Blocks.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        Self::start(open::open(options, true)?)
+    }
+
+    /// Opens an existing store for a command while no daemon runs. Blocks.
+    pub fn open_existing(options: Options) -> Result<Self, OpenError> {
+        Self::start(open::open(options, false)?)
+    }
+
+    fn start(opened: open::Opened) -> Result<Self, OpenError> {
+        let open::Opened {
+            shared,
+            db_file,
+            lock,
+        } = opened;
+        let shared = Arc::new(shared);
+        let committer = Committer::start(Arc::clone(&shared), db_file).map_err(|source| OpenError::Io {
+            what: "start the thread of",
+            path: shared.options.state_dir.clone(),
+            source,
+        })?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                committer,
+                shared,
+                _lock: lock,
+            }),
+        })
+    }
+
+    /// Syncs what is left and ends the committer. Later writes are answered with [`StoreError::Closed`].
+    pub async fn close(&self) {
+        self.inner.committer.close().await;
+    }
+
+    async fn write<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        operation: impl FnOnce(&mut Tx<'_>, &Shared) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let shared = Arc::clone(&self.inner.shared);
+        self.inner
+            .committer
+            .submit(durability, move |tx| operation(tx, &shared))
+            .await
+    }
+
+    /// The configured id, else the one that was made once.
+    #[must_use]
+    pub fn gateway_id(&self) -> &GatewayId {
+        &self.inner.shared.gateway
+    }
+
+    /// Signs links to files; made once.
+    #[must_use]
+    pub fn media_secret(&self) -> [u8; 32] {
+        self.inner.shared.media_secret
+    }
+
+    /// A random name that stays the same for a key, e.g. an MQTT client id. Durable when it returns.
+    pub async fn persistent_name(&self, key: &str) -> Result<String, StoreError> {
+        let key = keys::name(key);
+        self.write(Durability::Synced, move |tx, _| {
+            if let Some(name) = tx.load(&key)? {
+                return Ok(name);
+            }
+            let name = open::random_name()?;
+            tx.put(key, &name)?;
+            Ok(name)
+        })
+        .await
+    }
+
+    /// Stores a customer's message, or recognises it. Durable when it returns.
+    pub async fn insert_incoming(&self, mut m: ReceivedMessage) -> Result<Inserted, StoreError> {
+        check_text(&m.text)?;
+        let received = std::mem::take(&mut m.attachments);
+        let shared = &self.inner.shared;
+        let mut files = Vec::new();
+        if !received.is_empty() {
+            if let Some(known) = self.duplicate_of(&m)? {
+                return Ok(Inserted::Duplicate(known));
+            }
+            if !shared.gauge.check(shared.head().queued_bytes).is_enough() {
+                return Err(StoreError::NoSpace);
+            }
+            files = attachments::stage_received(&shared.options.state_dir, &received).await?;
+        }
+        self.recheck_space();
+        self.write(Durability::Synced, move |tx, shared| {
+            incoming::insert(tx, shared, m, files)
+        })
+        .await
+    }
+
+    fn duplicate_of(&self, m: &ReceivedMessage) -> Result<Option<MessageId>, StoreError> {
+        let (Some(channel), Some(key)) = (self.inner.shared.channel_number(&m.channel), &m.dedup) else {
+            return Ok(None);
+        };
+        let known: Option<records::Known> = self.inner.shared.tree.load(&keys::dedup(channel, key))?;
+        Ok(known.map(|known| known.message()))
+    }
+
+    /// While nothing is taken in, nothing else would notice that there is room again.
+    fn recheck_space(&self) {
+        let shared = &self.inner.shared;
+        if !shared.gauge.space().is_enough() {
+            shared.gauge.check(shared.head().queued_bytes);
+        }
+    }
+
+    /// Keeps what no mapping could read; the newest 1000 are kept. Durable when it returns.
+    pub async fn insert_unmapped(&self, u: Unmapped) -> Result<(), StoreError> {
+        self.recheck_space();
+        self.write(Durability::Synced, move |tx, shared| {
+            incoming::insert_unmapped(tx, shared, u)
+        })
+        .await
+    }
+
+    /// Stores an agent's message for the hardware. Durable when it returns.
+    pub async fn insert_outgoing(&self, o: NewOutgoing) -> Result<MessageId, StoreError> {
+        check_text(&o.text)?;
+        self.recheck_space();
+        self.write(Durability::Synced, move |tx, shared| {
+            outgoing::insert(tx, shared, o)
+        })
+        .await
+    }
+
+    /// The conversation with an address, made if there is none. Durable when it returns.
+    pub async fn find_or_start_conversation(
+        &self,
+        channel: ChannelId,
+        to: Address,
+        _now: Timestamp,
+    ) -> Result<ConversationId, StoreError> {
+        self.write(Durability::Synced, move |tx, shared| {
+            let number = conversations::channel_number(tx, shared, &channel)?;
+            conversations::find_or_start(tx, number, to).map(|(id, _)| id)
+        })
+        .await
+    }
+
+    /// Records that a message is about to be handed to the hardware. Durable when it returns; `None` when it is
+    /// no longer queued.
+    pub async fn start_attempt(&self, id: MessageId, now: Timestamp) -> Result<Option<Outgoing>, StoreError> {
+        self.write(Durability::Synced, move |tx, shared| {
+            outgoing::start_attempt(tx, shared, id, now)
+        })
+        .await
+    }
+
+    /// Records how the attempt ended. [`Attempt::NotStarted`], and [`Attempt::Unknown`] with `resend_unknown`,
+    /// leave the message queued. Durable when it returns.
+    pub async fn finish_attempt(
+        &self,
+        id: MessageId,
+        outcome: Attempt,
+        resend_unknown: bool,
+    ) -> Result<(), StoreError> {
+        self.write(Durability::Synced, move |tx, _| {
+            outgoing::finish_attempt(tx, id, outcome, resend_unknown)
+        })
+        .await
+    }
+
+    /// At the start: messages with an attempt on record whose outcome is not become unknown, or queued again
+    /// where `resend_unknown` says so. Returns how many there were. Durable when it returns.
+    pub async fn recover_attempts(
+        &self,
+        resend_unknown: &(dyn Fn(&ChannelId) -> bool + Sync),
+    ) -> Result<usize, StoreError> {
+        let attempted = self.read(Reader::attempted).await?;
+        for (channel, id) in &attempted {
+            let outcome = Attempt::Unknown("the gateway stopped while it was being sent".to_owned());
+            self.finish_attempt(*id, outcome, resend_unknown(channel)).await?;
+        }
+        Ok(attempted.len())
+    }
+
+    /// Applies a device's word on an outgoing message. Durable when it returns.
+    pub async fn apply_status(&self, r: StatusReport) -> Result<StatusApplied, StoreError> {
+        self.write(Durability::Synced, move |tx, shared| {
+            outgoing::apply_status(tx, shared, r)
+        })
+        .await
+    }
+
+    /// Counts up whenever the heads of a queue change.
+    #[must_use]
+    pub fn queue_changed(&self, queue: Queue) -> watch::Receiver<u64> {
+        self.inner.shared.queue_changed(queue)
+    }
+
+    /// Conversations with something in a queue, by the age of their next entry. From memory.
+    #[must_use]
+    pub fn heads(
+        &self,
+        queue: Queue,
+        channel: Option<&ChannelId>,
+        exclude: &HashSet<ConversationId>,
+        limit: usize,
+    ) -> Vec<Head> {
+        self.inner.shared.heads(queue, channel, exclude, limit)
+    }
+
+    /// How much there is. From memory.
+    #[must_use]
+    pub fn counts(&self) -> Counts {
+        self.inner.shared.counts()
+    }
+
+    /// Pipedrive accepted an entry. Removes it, unless its revision has moved on. Synced within a second: after a
+    /// crash it may be delivered again.
+    pub async fn uplink_done(&self, id: MessageId, revision: u64) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, move |tx, _| {
+            incoming::uplink_finished(tx, id, revision, None)
+        })
+        .await
+    }
+
+    /// Pipedrive refused an entry for good. Synced within a second.
+    pub async fn uplink_failed(
+        &self,
+        id: MessageId,
+        revision: u64,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, move |tx, _| {
+            incoming::uplink_finished(tx, id, revision, Some(reason))
+        })
+        .await
+    }
+
+    /// Remembers whether Pipedrive has a channel. Durable when it returns.
+    pub async fn set_channel_link(&self, channel: &ChannelId, link: ChannelLink) -> Result<(), StoreError> {
+        let channel = channel.clone();
+        self.write(Durability::Synced, move |tx, shared| {
+            conversations::set_link(tx, shared, &channel, link)
+        })
+        .await
+    }
+
+    /// Deletes a conversation with everything in it. Durable when it returns; `false` when there was none.
+    pub async fn delete_conversation(&self, id: ConversationId) -> Result<bool, StoreError> {
+        self.write(Durability::Synced, move |tx, _| conversations::delete(tx, id))
+            .await
+    }
+
+    /// Somebody has read the conversation. Synced within a second; `false` when there is none.
+    pub async fn mark_seen(&self, id: ConversationId) -> Result<bool, StoreError> {
+        self.write(Durability::Lazy, move |tx, _| conversations::mark_seen(tx, id))
+            .await
+    }
+
+    /// Pipedrive was answered for a conversation. In memory, bounded.
+    pub fn note_served(&self, id: ConversationId) {
+        self.inner.shared.note_served(id);
+    }
+
+    /// Whether Pipedrive was answered for a conversation since the start.
+    #[must_use]
+    pub fn was_served(&self, id: ConversationId) -> bool {
+        self.inner.shared.was_served(id)
+    }
+
+    /// Begins a file of a message that is about to be stored.
+    pub async fn stage_attachment(&self, name: &str, mime: &str) -> Result<AttachmentWriter, StoreError> {
+        self.recheck_space();
+        if !self.inner.shared.gauge.space().is_enough() {
+            return Err(StoreError::NoSpace);
+        }
+        AttachmentWriter::create(&self.inner.shared.options.state_dir, name, mime).await
+    }
+
+    /// Whether there is room to take messages in.
+    #[must_use]
+    pub fn space(&self) -> watch::Receiver<Space> {
+        self.inner.shared.gauge.watch()
+    }
+
+    /// Set once when a write or a sync failed: nothing is acknowledged any more, the daemon must stop.
+    #[must_use]
+    pub fn failed(&self) -> watch::Receiver<Option<String>> {
+        self.inner.shared.failed()
+    }
+
+    /// One round of packing, retention and cleaning up. Called every minute or so, again soon when
+    /// [`Maintenance::more`] says so.
+    pub async fn maintain(&self, now: Timestamp) -> Result<Maintenance, StoreError> {
+        maintenance::round(self, now).await
+    }
+
+    /// A reader for threads.
+    #[must_use]
+    pub fn reader(&self) -> Reader {
+        Reader {
+            shared: Arc::clone(&self.inner.shared),
+        }
+    }
+
+    /// Reads on a thread where blocking is allowed.
+    pub async fn read<T: Send + 'static>(
+        &self,
+        read: impl FnOnce(&Reader) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let reader = self.reader();
+        tokio::task::spawn_blocking(move || read(&reader))
+            .await
+            .map_err(|_| StoreError::Closed)?
+    }
+}
+
+fn check_text(text: &str) -> Result<(), StoreError> {
+    if text.len() > MAX_TEXT {
+        return Err(StoreError::TextTooLong(text.len()));
+    }
+    Ok(())
+}

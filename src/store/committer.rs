@@ -1,0 +1,246 @@
+//! The one thread that writes.
+//!
+//! It takes what is waiting, runs each operation against the writes of those before it, applies all of them as
+//! one atomic batch, syncs once, then answers everyone. A message that comes alone waits for no timer.
+//!
+//! sled's own `flush()` writes but does not sync (`sync_file_range`), and its `flush_async` deadlocks with eight
+//! callers: so there is one caller, and a second handle of the same file for `sync_data`.
+
+use std::fs::File;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
+
+use log::{error, warn};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::StoreError;
+use super::shared::Shared;
+use super::tx::{Effects, Tx, Writes, broken};
+
+/// How long a lazy write may stay unsynced.
+const LAZY_SYNC: Duration = Duration::from_secs(1);
+/// Operations that may wait; more wait for a place.
+const CAPACITY: usize = 1024;
+/// Operations in one commit, so that the first of them is not kept waiting by the last.
+const MAX_GROUP: usize = 256;
+
+/// When an operation is answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Durability {
+    /// After the sync.
+    Synced,
+    /// After the write; synced with the next commit that is, at the latest after a second.
+    Lazy,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
+type Run = Box<dyn FnOnce(&mut Tx<'_>) -> (Answer, bool) + Send>;
+
+enum Order {
+    Run {
+        run: Run,
+        durability: Durability,
+        permit: OwnedSemaphorePermit,
+    },
+    /// Sync what is lazy, answer, end.
+    Close(oneshot::Sender<()>),
+}
+
+/// The way to the committer.
+pub(super) struct Committer {
+    orders: SyncSender<Order>,
+    places: Arc<Semaphore>,
+}
+
+impl Committer {
+    pub(super) fn start(shared: Arc<Shared>, db_file: File) -> std::io::Result<Self> {
+        // One more for `Close`, which takes no place.
+        let (orders, receiver) = sync_channel(CAPACITY + 1);
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || {
+                Worker {
+                    shared,
+                    db_file,
+                    unsynced_since: None,
+                }
+                .run(&receiver);
+            })?;
+        Ok(Self {
+            orders,
+            places: Arc::new(Semaphore::new(CAPACITY)),
+        })
+    }
+
+    /// Runs an operation in the next commit. Dropping the future does not undo it.
+    pub(super) async fn submit<T: Send + 'static>(
+        &self,
+        durability: Durability,
+        operation: impl FnOnce(&mut Tx<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let (sender, receiver) = oneshot::channel();
+        let run: Run = Box::new(move |tx| {
+            let result = operation(tx);
+            let accepted = result.is_ok();
+            let answer: Answer = Box::new(move |committed| {
+                // Whoever asked may have gone; the write stands.
+                drop(sender.send(result.and_then(|value| committed.map(|()| value))));
+            });
+            (answer, accepted)
+        });
+        // Never full: a place was taken.
+        self.orders
+            .try_send(Order::Run {
+                run,
+                durability,
+                permit,
+            })
+            .map_err(|_| StoreError::Closed)?;
+        receiver.await.map_err(|_| StoreError::Closed)?
+    }
+
+    /// Ends the thread after a last sync. Later operations are answered with [`StoreError::Closed`].
+    pub(super) async fn close(&self) {
+        self.places.close();
+        let (sender, receiver) = oneshot::channel();
+        if self.orders.try_send(Order::Close(sender)).is_ok() {
+            drop(receiver.await);
+        }
+    }
+}
+
+struct Worker {
+    shared: Arc<Shared>,
+    /// A second handle of sled's file, for the sync that sled does not do.
+    db_file: File,
+    unsynced_since: Option<Instant>,
+}
+
+impl Worker {
+    fn run(mut self, orders: &Receiver<Order>) {
+        loop {
+            let first = match self.unsynced_since {
+                None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
+                Some(since) => orders.recv_timeout(LAZY_SYNC.saturating_sub(since.elapsed())),
+            };
+            let mut closing = None;
+            match first {
+                Ok(Order::Close(answer)) => closing = Some(answer),
+                Ok(Order::Run {
+                    run,
+                    durability,
+                    permit,
+                }) => {
+                    let mut group = vec![(run, durability, permit)];
+                    while group.len() < MAX_GROUP {
+                        match orders.try_recv() {
+                            Ok(Order::Run {
+                                run,
+                                durability,
+                                permit,
+                            }) => group.push((run, durability, permit)),
+                            Ok(Order::Close(answer)) => {
+                                closing = Some(answer);
+                                break;
+                            }
+                            Err(_) => break,
+                        }
+                    }
+                    self.commit(group);
+                }
+                Err(RecvTimeoutError::Timeout) => self.sync_lazy(),
+                Err(RecvTimeoutError::Disconnected) => return self.sync_lazy(),
+            }
+            if let Some(answer) = closing {
+                self.sync_lazy();
+                // The lock goes with the last handle: let go before saying that it is closed.
+                drop(self);
+                answer.send(()).ok();
+                return;
+            }
+        }
+    }
+
+    fn commit(&mut self, group: Vec<(Run, Durability, OwnedSemaphorePermit)>) {
+        let failed = self.shared.failure();
+        let before = self.shared.head();
+        let mut head = before.clone();
+        let mut writes = Writes::new();
+        let mut effects = Effects::default();
+        let mut sync = false;
+        let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
+        for (run, durability, permit) in group {
+            drop(permit);
+            let mut tx = Tx::new(&self.shared.tree, &writes, head.clone());
+            let (answer, accepted) = run(&mut tx);
+            let (own, own_head, own_effects) = tx.finish();
+            if accepted && failed.is_none() {
+                sync |= durability == Durability::Synced && !own.is_empty();
+                writes.extend(own);
+                head = own_head;
+                effects.absorb(own_effects);
+            }
+            answers.push(answer);
+        }
+        let result = match failed {
+            Some(reason) => Err(StoreError::Failed(reason)),
+            None if writes.is_empty() => Ok(()),
+            None => {
+                let changed = head != before;
+                self.shared
+                    .write(writes, changed.then_some(&head))
+                    .and_then(|()| {
+                        if sync {
+                            self.sync()
+                        } else {
+                            self.unsynced_since.get_or_insert_with(Instant::now);
+                            Ok(())
+                        }
+                    })
+            }
+        };
+        match &result {
+            Ok(()) => self.shared.committed(head, effects),
+            Err(error) => self.fail(error),
+        }
+        for answer in answers {
+            answer(result.clone());
+        }
+    }
+
+    /// Makes everything that was written survive a power cut.
+    fn sync(&mut self) -> Result<(), StoreError> {
+        self.shared.tree.flush().map_err(broken)?;
+        self.db_file
+            .sync_data()
+            .map_err(|e| StoreError::Failed(format!("the sync to disk failed: {e}")))?;
+        self.unsynced_since = None;
+        Ok(())
+    }
+
+    fn sync_lazy(&mut self) {
+        if self.unsynced_since.is_some()
+            && self.shared.failure().is_none()
+            && let Err(error) = self.sync()
+        {
+            self.fail(&error);
+        }
+    }
+
+    /// After a failed sync the kernel may have dropped what it could not write: a second sync that succeeds
+    /// would prove nothing. So nothing is acknowledged any more.
+    fn fail(&mut self, error: &StoreError) {
+        self.unsynced_since = None;
+        if self.shared.failure().is_none() {
+            error!("The store has stopped: {error}. Nothing is acknowledged until pipepost is started again");
+            self.shared.set_failed(error.to_string());
+        } else {
+            warn!("The store has stopped; an operation was refused");
+        }
+    }
+}

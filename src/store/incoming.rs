@@ -1,0 +1,159 @@
+//! Customer → Pipedrive.
+
+use super::attachments::StagedAttachment;
+use super::conversations::{channel_number, find_or_start, participant_index, save_with_activity};
+use super::messages::{dequeue, enqueue, find, replace};
+use super::records::{Checkpoint, Conversation, Entry, Known, MessageRecord, RecordState, UnmappedRecord};
+use super::shared::Shared;
+use super::tx::{Source, Tx};
+use super::types::{Inserted, Queue, UplinkKind};
+use super::{StoreError, keys};
+use crate::domain::{MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped};
+
+/// Records that no mapping could read: how many are kept.
+const UNMAPPED_KEPT: u64 = 1000;
+/// A checkpoint is made after this many messages …
+const CHECKPOINT_MESSAGES: u64 = 256;
+/// … or after this many milliseconds with at least one message.
+const CHECKPOINT_MS: i64 = 60 * 60 * 1000;
+
+/// Gives out the next sequence and counts a message.
+pub(super) fn next_sequence(tx: &mut Tx<'_>, now: Timestamp, bytes: u64) -> Result<Sequence, StoreError> {
+    tx.head.sequence += 1;
+    let sequence = tx.head.sequence;
+    let (last, at) = tx.head.checkpoint;
+    let due = sequence >= last + CHECKPOINT_MESSAGES || at.plus_ms(CHECKPOINT_MS) <= now || last == 0;
+    if due {
+        tx.put(
+            keys::checkpoint(sequence),
+            &Checkpoint {
+                at: now,
+                bytes_before: tx.head.total_bytes,
+            },
+        )?;
+        tx.head.checkpoint = (sequence, now);
+    }
+    tx.head.messages += 1;
+    tx.head.logical_bytes += bytes;
+    tx.head.total_bytes += bytes;
+    Ok(Sequence(sequence))
+}
+
+pub(super) fn insert(
+    tx: &mut Tx<'_>,
+    shared: &Shared,
+    m: ReceivedMessage,
+    mut files: Vec<StagedAttachment>,
+) -> Result<Inserted, StoreError> {
+    let channel = channel_number(tx, shared, &m.channel)?;
+    let dedup = m.dedup.as_ref().map(|key| keys::dedup(channel, key));
+    if let Some(key) = &dedup
+        && let Some(known) = tx.load::<Known>(key)?
+    {
+        return Ok(Inserted::Duplicate(known.message()));
+    }
+    if !shared.gauge.space().is_enough() {
+        return Err(StoreError::NoSpace);
+    }
+    let address = m.group.clone().unwrap_or_else(|| m.from.clone());
+    let (id, mut conversation) = find_or_start(tx, channel, address)?;
+    let sender = participant_index(&mut conversation, &m.from, m.from_name);
+    conversation.route = m.route;
+    conversation.seen = false;
+    let stored = MessageRecord {
+        created_at: Timestamp::trusted(m.device_time, m.received_at),
+        stored_at: m.received_at,
+        state: RecordState::Incoming { sender, failed: None },
+        text: m.text,
+        attachments: files.iter().map(StagedAttachment::attachment).collect(),
+    };
+    let bytes = stored.logical_bytes();
+    let message = MessageId {
+        conversation: id,
+        sequence: next_sequence(tx, m.received_at, bytes)?,
+    };
+    tx.put(keys::live(message), &stored)?;
+    save_with_activity(tx, id, conversation, message.sequence)?;
+    if let Some(key) = dedup {
+        tx.put(key, &Known::from(message))?;
+    }
+    for file in &mut files {
+        tx.put(keys::file(file.id()), &Known::from(message))?;
+    }
+    let entry = Entry {
+        channel,
+        kind: UplinkKind::New,
+        revision: 0,
+        bytes,
+        since: m.received_at,
+    };
+    enqueue(tx, Queue::ToUplink, message, entry)?;
+    // From here on the files belong to the message.
+    files.iter_mut().for_each(StagedAttachment::keep);
+    Ok(Inserted::New(message))
+}
+
+pub(super) fn insert_unmapped(tx: &mut Tx<'_>, shared: &Shared, mut u: Unmapped) -> Result<(), StoreError> {
+    if !shared.gauge.space().is_enough() {
+        return Err(StoreError::NoSpace);
+    }
+    u.payload.truncate(Unmapped::MAX_PAYLOAD);
+    let record = UnmappedRecord {
+        device: u.device,
+        source: u.source,
+        payload: u.payload,
+        reason: u.reason,
+        received_at: u.received_at,
+    };
+    let number = tx.head.unmapped_next;
+    tx.put(keys::unmapped(number), &record)?;
+    tx.head.unmapped_next += 1;
+    while tx.head.unmapped_next - tx.head.unmapped_first > UNMAPPED_KEPT {
+        let oldest = tx.head.unmapped_first;
+        tx.delete(keys::unmapped(oldest));
+        tx.head.unmapped_first += 1;
+    }
+    Ok(())
+}
+
+/// Pipedrive accepted the entry, or refused it for good.
+pub(super) fn uplink_finished(
+    tx: &mut Tx<'_>,
+    id: MessageId,
+    revision: u64,
+    refused: Option<String>,
+) -> Result<(), StoreError> {
+    let Some(entry) = tx.load::<Entry>(&keys::entry(Queue::ToUplink, id))? else {
+        return Ok(());
+    };
+    if refused.is_none() {
+        let key = keys::conversation(id.conversation);
+        if let Some(mut conversation) = tx.load::<Conversation>(&key)?
+            && !conversation.known
+        {
+            conversation.known = true;
+            tx.put(key, &conversation)?;
+        }
+    }
+    if entry.revision != revision {
+        // It changed while it was on its way: what is left to say is an update, unless the message was refused.
+        if refused.is_none() && entry.kind == UplinkKind::New {
+            let entry = Entry {
+                kind: UplinkKind::Status,
+                ..entry
+            };
+            dequeue(tx, Queue::ToUplink, id)?;
+            return enqueue(tx, Queue::ToUplink, id, entry);
+        }
+        return Ok(());
+    }
+    dequeue(tx, Queue::ToUplink, id)?;
+    if let Some(reason) = refused
+        && let Some(mut found) = find(tx, id)?
+        && let RecordState::Incoming { failed, .. } = &mut found.stored.state
+    {
+        *failed = Some(reason);
+        replace(tx, id, found)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,217 @@
+//! The layout of the one tree: a letter for the kind of record, then big-endian numbers, so that a range of keys
+//! is a range of meanings.
+//!
+//! | key | value |
+//! |---|---|
+//! | `A` channel, inverted sequence | conversation: the order of activity, newest first |
+//! | `B` channel, hash of the address | conversation |
+//! | `C` conversation | [`super::records::Conversation`] |
+//! | `D` channel, hash of the key | message: recognises repeats |
+//! | `F` attachment | message |
+//! | `H` channel's id as text | [`super::records::Channel`] |
+//! | `K` sequence | [`super::records::Checkpoint`] |
+//! | `L` conversation, sequence | [`super::records::MessageRecord`]: one message |
+//! | `M` name | meta: schema, ids, counters |
+//! | `P` conversation, last sequence | a pack: finished messages that are older than all live ones |
+//! | `Q` queue, conversation, sequence | [`super::records::Entry`] |
+//! | `U` number | [`super::records::UnmappedRecord`] |
+
+use ring::digest::{SHA256, digest};
+
+use super::types::Queue;
+use crate::domain::{Address, AttachmentId, ChannelId, ConversationId, DedupKey, MessageId, Sequence};
+
+/// From the first key of a range to the first one behind it.
+pub(super) type Range = (Vec<u8>, Vec<u8>);
+
+pub(super) const SCHEMA: &[u8] = b"Mschema";
+pub(super) const GATEWAY: &[u8] = b"Mgateway";
+pub(super) const MEDIA_SECRET: &[u8] = b"Msecret";
+pub(super) const HEAD: &[u8] = b"Mhead";
+
+fn key(letter: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
+    key.push(letter);
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+/// The first 16 bytes of SHA-256: enough that no two keys of one store ever meet.
+fn hash16(bytes: &[u8]) -> [u8; 16] {
+    digest(&SHA256, bytes)
+        .as_ref()
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
+}
+
+/// All keys that begin with `prefix`.
+pub(super) fn prefix(prefix: Vec<u8>) -> Range {
+    let mut end = prefix.clone();
+    while let Some(last) = end.last_mut() {
+        if *last < u8::MAX {
+            *last += 1;
+            break;
+        }
+        end.pop();
+    }
+    (prefix, end)
+}
+
+pub(super) fn all(letter: u8) -> Range {
+    prefix(vec![letter])
+}
+
+pub(super) fn name(key: &str) -> Vec<u8> {
+    self::key(b'M', &[b"name:", key.as_bytes()])
+}
+
+pub(super) fn activity(channel: u16, last: u64) -> Vec<u8> {
+    key(b'A', &[&channel.to_be_bytes(), &(!last).to_be_bytes()])
+}
+
+/// The activity of a channel's conversations, newest first, from before `before`.
+pub(super) fn activities(channel: u16, before: Option<u64>) -> Range {
+    let (start, end) = prefix(key(b'A', &[&channel.to_be_bytes()]));
+    // The inverted sequence of `before` itself is excluded by beginning one behind it.
+    (
+        before.map_or(start, |b| activity(channel, b.saturating_sub(1))),
+        end,
+    )
+}
+
+/// The sequence inside a key that ends with an inverted one.
+pub(super) fn inverted_tail(key: &[u8]) -> Option<u64> {
+    tail(key).map(|inverted| !inverted)
+}
+
+/// The number at the end of a key.
+pub(super) fn tail(key: &[u8]) -> Option<u64> {
+    key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
+}
+
+/// The conversation and sequence at the end of a key.
+pub(super) fn message_tail(key: &[u8]) -> Option<MessageId> {
+    let bytes: &[u8; 16] = key.last_chunk()?;
+    let (conversation, sequence) = bytes.split_first_chunk::<8>()?;
+    Some(MessageId {
+        conversation: ConversationId(u64::from_be_bytes(*conversation)),
+        sequence: Sequence(u64::from_be_bytes(sequence.try_into().ok()?)),
+    })
+}
+
+pub(super) fn address(channel: u16, address: &Address) -> Vec<u8> {
+    key(
+        b'B',
+        &[&channel.to_be_bytes(), &hash16(address.as_str().as_bytes())],
+    )
+}
+
+pub(super) fn conversation(id: ConversationId) -> Vec<u8> {
+    key(b'C', &[&id.0.to_be_bytes()])
+}
+
+pub(super) fn dedup(channel: u16, of: &DedupKey) -> Vec<u8> {
+    let hash = match of {
+        DedupKey::DeviceId(id) => hash16(&key(b'i', &[id.as_bytes()])),
+        DedupKey::Hash(hash) => hash16(&key(b'h', &[hash])),
+    };
+    key(b'D', &[&channel.to_be_bytes(), &hash])
+}
+
+pub(super) fn file(id: AttachmentId) -> Vec<u8> {
+    key(b'F', &[&id.0.to_be_bytes()])
+}
+
+pub(super) fn channel(id: &ChannelId) -> Vec<u8> {
+    key(b'H', &[id.as_str().as_bytes()])
+}
+
+pub(super) fn checkpoint(sequence: u64) -> Vec<u8> {
+    key(b'K', &[&sequence.to_be_bytes()])
+}
+
+pub(super) fn live(id: MessageId) -> Vec<u8> {
+    key(
+        b'L',
+        &[&id.conversation.0.to_be_bytes(), &id.sequence.0.to_be_bytes()],
+    )
+}
+
+/// Live messages of a conversation, before a sequence if one is given.
+pub(super) fn lives(id: ConversationId, before: Option<Sequence>) -> Range {
+    let (start, end) = prefix(key(b'L', &[&id.0.to_be_bytes()]));
+    let end = before.map_or(end, |sequence| {
+        live(MessageId {
+            conversation: id,
+            sequence,
+        })
+    });
+    (start, end)
+}
+
+/// The pack whose last message has this sequence.
+pub(super) fn pack(conversation: ConversationId, last: u64) -> Vec<u8> {
+    key(b'P', &[&conversation.0.to_be_bytes(), &last.to_be_bytes()])
+}
+
+/// Packs of a conversation whose last sequence is at least `from`.
+pub(super) fn packs(id: ConversationId, from: Option<Sequence>) -> Range {
+    let (start, end) = prefix(key(b'P', &[&id.0.to_be_bytes()]));
+    (from.map_or(start, |sequence| pack(id, sequence.0)), end)
+}
+
+const fn queue_byte(queue: Queue) -> u8 {
+    match queue {
+        Queue::ToUplink => b'u',
+        Queue::ToHardware => b'h',
+    }
+}
+
+pub(super) fn entry(queue: Queue, id: MessageId) -> Vec<u8> {
+    key(
+        b'Q',
+        &[
+            &[queue_byte(queue)],
+            &id.conversation.0.to_be_bytes(),
+            &id.sequence.0.to_be_bytes(),
+        ],
+    )
+}
+
+/// Entries of a queue: all, or one conversation's.
+pub(super) fn entries(queue: Queue, conversation: Option<ConversationId>) -> Range {
+    let mut start = key(b'Q', &[&[queue_byte(queue)]]);
+    if let Some(id) = conversation {
+        start.extend_from_slice(&id.0.to_be_bytes());
+    }
+    prefix(start)
+}
+
+pub(super) fn unmapped(number: u64) -> Vec<u8> {
+    key(b'U', &[&number.to_be_bytes()])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_prefix_also_exists_when_it_ends_in_the_highest_byte() {
+        assert_eq!(prefix(vec![b'L', 0xff, 0xff]).1, vec![b'M']);
+        assert_eq!(prefix(vec![b'L', 0x01]).1, vec![b'L', 0x02]);
+    }
+
+    #[test]
+    fn a_message_is_read_back_from_its_keys() {
+        let id = MessageId {
+            conversation: ConversationId(7),
+            sequence: Sequence(9),
+        };
+        assert_eq!(message_tail(&live(id)), Some(id));
+        assert_eq!(message_tail(&entry(Queue::ToUplink, id)), Some(id));
+        assert_eq!(inverted_tail(&activity(3, 12)), Some(12));
+    }
+}

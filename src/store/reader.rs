@@ -1,0 +1,284 @@
+//! Blocking reads. What is read may be newer than the beginning of the read: messages never disappear from a
+//! page because they were packed meanwhile.
+
+use std::sync::Arc;
+
+use super::messages::{find, newest_first, present};
+use super::records::{Conversation, Entry, Known, UnmappedRecord, decode};
+use super::shared::Shared;
+use super::tx::Source;
+use super::types::{Activity, ChannelLink, ConversationView, Queue, Queued, StoredFile, UplinkItem};
+use super::{StoreError, keys};
+use crate::domain::{
+    AttachmentId, ChannelId, ConversationId, Message, MessageId, Participant, ParticipantId, Role, Sequence,
+    Unmapped,
+};
+
+/// Reads the store. Its methods block: call them through [`super::Store::read`] or on a thread of your own.
+#[derive(Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+impl Reader {
+    /// Conversations of a channel, newest activity first, each with up to `messages` messages, and the cursor of
+    /// the next page (`None` at the end).
+    pub fn conversations(
+        &self,
+        channel: &ChannelId,
+        limit: usize,
+        before: Option<Activity>,
+        messages: usize,
+    ) -> Result<(Vec<ConversationView>, Option<Activity>), StoreError> {
+        let Some(number) = self.shared.channel_number(channel) else {
+            return Ok((Vec::new(), None));
+        };
+        let mut views = Vec::new();
+        let mut last = None;
+        for item in self
+            .shared
+            .tree
+            .scan(keys::activities(number, before.map(|a| a.0)), false)
+        {
+            let (key, value) = item?;
+            let (Some(activity), Some(id)) = (keys::inverted_tail(&key), keys::tail(&value)) else {
+                return Err(StoreError::Corrupt(
+                    "an entry of the order of activity".to_owned(),
+                ));
+            };
+            if views.len() >= limit {
+                return Ok((views, last));
+            }
+            // None: deleted since.
+            if let Some(mut view) = self.conversation(ConversationId(id), messages, None)? {
+                view.activity = Activity(activity);
+                last = Some(view.activity);
+                views.push(view);
+            }
+        }
+        Ok((views, None))
+    }
+
+    /// A conversation with up to `messages` messages from before a sequence.
+    pub fn conversation(
+        &self,
+        id: ConversationId,
+        messages: usize,
+        before: Option<Sequence>,
+    ) -> Result<Option<ConversationView>, StoreError> {
+        let Some(conversation) = self.load(id)? else {
+            return Ok(None);
+        };
+        let channel = self.shared.channel_id(conversation.channel)?;
+        let mut page = Vec::new();
+        let mut next = None;
+        for item in newest_first(&self.shared.tree, id, before) {
+            let (sequence, stored) = item?;
+            if page.len() >= messages {
+                next = page.last().map(|m: &Message| m.id.sequence);
+                // A page of no messages continues with the newest one.
+                if page.is_empty() {
+                    next = Some(Sequence(sequence.0.saturating_add(1)));
+                }
+                break;
+            }
+            let message = MessageId {
+                conversation: id,
+                sequence,
+            };
+            page.push(present(
+                &self.shared.tree,
+                &self.shared.gateway,
+                &channel,
+                message,
+                stored,
+            )?);
+        }
+        Ok(Some(ConversationView {
+            id,
+            channel,
+            participants: participants(id, &conversation),
+            address: conversation.address,
+            seen: conversation.seen,
+            status: conversation.status,
+            messages: page,
+            next,
+            activity: Activity(conversation.last),
+        }))
+    }
+
+    fn load(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
+        self.shared.tree.load(&keys::conversation(id))
+    }
+
+    /// One message, with its channel.
+    pub fn message(&self, id: MessageId) -> Result<Option<(ChannelId, Message)>, StoreError> {
+        let (Some(conversation), Some(found)) = (self.load(id.conversation)?, find(&self.shared.tree, id)?)
+        else {
+            return Ok(None);
+        };
+        let channel = self.shared.channel_id(conversation.channel)?;
+        let message = present(
+            &self.shared.tree,
+            &self.shared.gateway,
+            &channel,
+            id,
+            found.stored,
+        )?;
+        Ok(Some((channel, message)))
+    }
+
+    /// A customer, with the channel. The company's side is not in the store.
+    pub fn participant(&self, id: &ParticipantId) -> Result<Option<(ChannelId, Participant)>, StoreError> {
+        let ParticipantId::EndUser {
+            conversation: of,
+            index,
+        } = id
+        else {
+            return Ok(None);
+        };
+        let Some(conversation) = self.load(*of)? else {
+            return Ok(None);
+        };
+        let channel = self.shared.channel_id(conversation.channel)?;
+        let found = participants(*of, &conversation)
+            .into_iter()
+            .nth(usize::from(*index));
+        Ok(found.map(|participant| (channel, participant)))
+    }
+
+    /// A file of a message, and where it lies.
+    pub fn attachment(&self, id: AttachmentId) -> Result<Option<StoredFile>, StoreError> {
+        let Some(known) = self.shared.tree.load::<Known>(&keys::file(id))? else {
+            return Ok(None);
+        };
+        let Some(found) = find(&self.shared.tree, known.message())? else {
+            return Ok(None);
+        };
+        let attachment = found.stored.attachments.into_iter().find(|a| a.id == id);
+        Ok(attachment.map(|attachment| (attachment, self.shared.attachment_path(id))))
+    }
+
+    /// Whether Pipedrive has a channel.
+    pub fn channel_link(&self, channel: &ChannelId) -> Result<ChannelLink, StoreError> {
+        let number = self.shared.channel_number(channel);
+        Ok(number
+            .and_then(|number| self.shared.channel(number))
+            .map_or_else(ChannelLink::default, |(_, link)| link))
+    }
+
+    /// The next entry of a conversation in the queue to the uplink.
+    pub fn uplink_item(&self, id: ConversationId) -> Result<Option<UplinkItem>, StoreError> {
+        loop {
+            let Some(item) = self
+                .shared
+                .tree
+                .scan(keys::entries(Queue::ToUplink, Some(id)), false)
+                .next()
+            else {
+                return Ok(None);
+            };
+            let (key, value) = item?;
+            let entry: Entry = decode(&value)?;
+            let (Some(message), Some(conversation)) = (keys::message_tail(&key), self.load(id)?) else {
+                return Ok(None);
+            };
+            let channel = self.shared.channel_id(conversation.channel)?;
+            let Some(found) = find(&self.shared.tree, message)? else {
+                return Err(StoreError::Corrupt(format!(
+                    "message {message} waits, but is missing"
+                )));
+            };
+            // The message may have changed after its entry was read: then the revision must be the later one's
+            // or an earlier one's, never a later one's with an earlier content.
+            let unchanged =
+                self.shared.tree.get(&key).map_err(super::tx::broken)?.as_deref() == Some(value.as_ref());
+            if unchanged {
+                return Ok(Some(UplinkItem {
+                    message: present(
+                        &self.shared.tree,
+                        &self.shared.gateway,
+                        &channel,
+                        message,
+                        found.stored,
+                    )?,
+                    channel,
+                    revision: entry.revision,
+                    kind: entry.kind,
+                    known_to_pipedrive: conversation.known,
+                }));
+            }
+        }
+    }
+
+    /// What waits in a queue, by conversation and in order within each.
+    pub fn queued(&self, queue: Queue, limit: usize) -> Result<Vec<Queued>, StoreError> {
+        let mut queued = Vec::new();
+        for item in self
+            .shared
+            .tree
+            .scan(keys::entries(queue, None), false)
+            .take(limit)
+        {
+            let (key, value) = item?;
+            let entry: Entry = decode(&value)?;
+            if let Some(message) = keys::message_tail(&key) {
+                let channel = self.shared.channel_id(entry.channel)?;
+                queued.push(Queued {
+                    channel,
+                    message,
+                    kind: entry.kind,
+                    since: entry.since,
+                });
+            }
+        }
+        Ok(queued)
+    }
+
+    /// What no mapping could read, newest first.
+    pub fn unmapped(&self, limit: usize) -> Result<Vec<Unmapped>, StoreError> {
+        let mut records = Vec::new();
+        for item in self.shared.tree.scan(keys::all(b'U'), true).take(limit) {
+            let record: UnmappedRecord = decode(&item?.1)?;
+            records.push(Unmapped {
+                device: record.device,
+                source: record.source,
+                payload: record.payload,
+                reason: record.reason,
+                received_at: record.received_at,
+            });
+        }
+        Ok(records)
+    }
+
+    /// Every message of a channel that waits for the hardware with an attempt on record.
+    pub(super) fn attempted(&self) -> Result<Vec<(ChannelId, MessageId)>, StoreError> {
+        let mut attempted = Vec::new();
+        for waiting in self.queued(Queue::ToHardware, usize::MAX)? {
+            let found = find(&self.shared.tree, waiting.message)?;
+            if found.is_some_and(|found| found.stored.is_attempted()) {
+                attempted.push((waiting.channel, waiting.message));
+            }
+        }
+        Ok(attempted)
+    }
+}
+
+fn participants(id: ConversationId, conversation: &Conversation) -> Vec<Participant> {
+    (0_u16..)
+        .zip(&conversation.people)
+        .map(|(index, person)| {
+            let address = person.address.as_ref().unwrap_or(&conversation.address);
+            Participant {
+                id: ParticipantId::EndUser {
+                    conversation: id,
+                    index,
+                },
+                name: person.name.clone().unwrap_or_else(|| address.as_str().to_owned()),
+                role: Role::EndUser,
+                address: Some(address.clone()),
+                avatar_url: None,
+            }
+        })
+        .collect()
+}
