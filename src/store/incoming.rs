@@ -8,7 +8,7 @@ use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{Inserted, Queue, UplinkKind};
 use super::{StoreError, keys};
-use crate::domain::{MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped};
+use crate::domain::{DedupKey, MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped};
 
 /// Records that no mapping could read: how many are kept.
 const UNMAPPED_KEPT: u64 = 1000;
@@ -47,7 +47,7 @@ pub(super) fn insert(
 ) -> Result<Inserted, StoreError> {
     let channel = channel_number(tx, shared, &m.channel)?;
     let dedup = m.dedup.as_ref().map(|key| keys::dedup(channel, key));
-    if let Some(key) = &dedup
+    if let (Some(key), false) = (&dedup, matches!(m.dedup, Some(DedupKey::FirstHash(_))))
         && let Some(known) = tx.load::<Known>(key)?
     {
         return Ok(Inserted::Duplicate(known.message()));

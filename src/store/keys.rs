@@ -116,7 +116,7 @@ pub(super) fn conversation(id: ConversationId) -> Vec<u8> {
 pub(super) fn dedup(channel: u16, of: &DedupKey) -> Vec<u8> {
     let hash = match of {
         DedupKey::DeviceId(id) => hash16(&key(b'i', &[id.as_bytes()])),
-        DedupKey::Hash(hash) => hash16(&key(b'h', &[hash])),
+        DedupKey::Hash(hash) | DedupKey::FirstHash(hash) => hash16(&key(b'h', &[hash])),
     };
     key(b'D', &[&channel.to_be_bytes(), &hash])
 }

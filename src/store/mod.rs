@@ -41,7 +41,7 @@ use shared::Shared;
 use tx::{Source, Tx};
 
 use crate::domain::{
-    Address, Attempt, ChannelId, ConversationId, GatewayId, MessageId, Outgoing, ReceivedMessage,
+    Address, Attempt, ChannelId, ConversationId, DedupKey, GatewayId, MessageId, Outgoing, ReceivedMessage,
     StatusReport, Timestamp, Unmapped,
 };
 
@@ -162,6 +162,9 @@ impl Store {
         let (Some(channel), Some(key)) = (self.inner.shared.channel_number(&m.channel), &m.dedup) else {
             return Ok(None);
         };
+        if matches!(key, DedupKey::FirstHash(_)) {
+            return Ok(None);
+        }
         let known: Option<records::Known> = self.inner.shared.tree.load(&keys::dedup(channel, key))?;
         Ok(known.map(|known| known.message()))
     }

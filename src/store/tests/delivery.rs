@@ -74,6 +74,32 @@ async fn two_equal_texts_without_a_key_stay_two_messages() {
 }
 
 #[tokio::test]
+async fn a_packet_that_is_no_repeat_is_stored_twice_but_its_redelivery_is_recognised() {
+    let bed = Bed::new();
+    let packet = |dedup| ReceivedMessage {
+        dedup: Some(dedup),
+        ..received("+491", "ok")
+    };
+    let first = bed
+        .store
+        .insert_incoming(packet(DedupKey::FirstHash([7; 32])))
+        .await
+        .unwrap();
+    let second = bed
+        .store
+        .insert_incoming(packet(DedupKey::FirstHash([7; 32])))
+        .await
+        .unwrap();
+    assert_ne!(first.id(), second.id());
+    let again = bed
+        .store
+        .insert_incoming(packet(DedupKey::Hash([7; 32])))
+        .await
+        .unwrap();
+    assert_eq!(again, Inserted::Duplicate(second.id()));
+}
+
+#[tokio::test]
 async fn each_conversation_has_one_head_and_the_oldest_comes_first() {
     let bed = Bed::new();
     let a1 = bed.incoming("+491", "a1").await;
