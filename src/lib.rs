@@ -18,6 +18,7 @@ pub mod domain;
 pub mod driver;
 pub mod http;
 pub mod manifest;
+pub mod metrics;
 pub mod protocol;
 pub mod queue;
 #[cfg(feature = "demo")]

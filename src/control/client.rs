@@ -47,13 +47,16 @@ pub async fn call_raw(
     body: Option<&serde_json::Value>,
 ) -> Result<Bytes, ClientError> {
     let name = socket.display().to_string();
-    let stream = UnixStream::connect(socket).await.map_err(|error| match error.kind() {
-        std::io::ErrorKind::PermissionDenied => ClientError::NotAllowed(name.clone()),
-        _ => ClientError::NotRunning(name.clone()),
-    })?;
+    let stream = UnixStream::connect(socket)
+        .await
+        .map_err(|error| match error.kind() {
+            std::io::ErrorKind::PermissionDenied => ClientError::NotAllowed(name.clone()),
+            _ => ClientError::NotRunning(name.clone()),
+        })?;
     let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| broken(&e))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| broken(&e))?;
     let driving = tokio::spawn(connection);
     let body = body.map(ToString::to_string).unwrap_or_default();
     let request = Request::builder()
@@ -65,7 +68,11 @@ pub async fn call_raw(
         .map_err(|e| broken(&e))?;
     let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
     let status = response.status();
-    let bytes = Limited::new(response.into_body(), MAX_BODY).collect().await.map_err(|e| broken(&e))?.to_bytes();
+    let bytes = Limited::new(response.into_body(), MAX_BODY)
+        .collect()
+        .await
+        .map_err(|e| broken(&e))?
+        .to_bytes();
     driving.abort();
     if status.is_success() {
         return Ok(bytes);

@@ -1,1 +1,15 @@
-//! The Unix-socket API that the commands use while the daemon runs.
+//! The Unix-socket API that the commands use while the daemon runs, and the same answers without a daemon.
+
+mod answers;
+pub mod client;
+mod gateway;
+pub mod server;
+
+pub use answers::{
+    ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
+    QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, Waiting,
+};
+pub use gateway::{Gateway, Live};
+
+/// Longest body in either direction, in bytes.
+const MAX_BODY: usize = 4 << 20;

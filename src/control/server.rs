@@ -53,7 +53,10 @@ impl ControlSocket {
         }
         let listener = UnixListener::bind(path).map_err(io)?;
         std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(io)?;
-        Ok(Self { listener, path: path.to_owned() })
+        Ok(Self {
+            listener,
+            path: path.to_owned(),
+        })
     }
 
     /// Answers commands until `stop` resolves.
@@ -72,7 +75,9 @@ impl ControlSocket {
                 },
             };
             // No slot free: the command is turned away at once rather than left hanging.
-            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else { continue };
+            let Ok(slot) = Arc::clone(&slots).try_acquire_owned() else {
+                continue;
+            };
             let gateway = Arc::clone(&gateway);
             tokio::spawn(async move {
                 let service = service_fn(move |request| respond(Arc::clone(&gateway), request));
@@ -98,24 +103,44 @@ impl Drop for ControlSocket {
     }
 }
 
-async fn respond(gateway: Arc<Gateway>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+async fn respond(
+    gateway: Arc<Gateway>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Infallible> {
     let (parts, body) = request.into_parts();
     let body = tokio::time::timeout(READ_LIMIT, Limited::new(body, MAX_BODY).collect()).await;
     let answer = match body {
-        Ok(Ok(body)) => route(&gateway, &parts.method, parts.uri.path(), parts.uri.query(), &body.to_bytes()).await,
-        Ok(Err(_)) | Err(_) => Err(Failure::invalid("the request's body is too long or did not arrive")),
+        Ok(Ok(body)) => {
+            route(
+                &gateway,
+                &parts.method,
+                parts.uri.path(),
+                parts.uri.query(),
+                &body.to_bytes(),
+            )
+            .await
+        }
+        Ok(Err(_)) | Err(_) => Err(Failure::invalid(
+            "the request's body is too long or did not arrive",
+        )),
     };
     let (status, mime, bytes) = match answer {
         Ok(Answer::Json(value)) => (StatusCode::OK, "application/json", value.to_string()),
         Ok(Answer::Text(text)) => (StatusCode::OK, "text/plain; version=0.0.4", text),
         Err(failure) => {
             let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-            (status, "application/json", serde_json::to_string(&failure).unwrap_or_default())
+            (
+                status,
+                "application/json",
+                serde_json::to_string(&failure).unwrap_or_default(),
+            )
         }
     };
     let mut response = Response::new(Full::new(Bytes::from(bytes)));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(mime));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(mime));
     Ok(response)
 }
 
@@ -125,16 +150,25 @@ enum Answer {
 }
 
 fn json<T: serde::Serialize>(value: &T) -> Result<Answer, Failure> {
-    serde_json::to_value(value).map(Answer::Json).map_err(|error| Failure::internal(&error))
+    serde_json::to_value(value)
+        .map(Answer::Json)
+        .map_err(|error| Failure::internal(&error))
 }
 
 /// The value of one query parameter; the commands send no characters that need decoding.
 fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?.split('&').find_map(|pair| pair.split_once('=').filter(|(key, _)| *key == name).map(|(_, value)| value))
+    query?.split('&').find_map(|pair| {
+        pair.split_once('=')
+            .filter(|(key, _)| *key == name)
+            .map(|(_, value)| value)
+    })
 }
 
 fn limit(query: Option<&str>) -> usize {
-    parameter(query, "limit").and_then(|text| text.parse().ok()).unwrap_or(50).clamp(1, 1000)
+    parameter(query, "limit")
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(50)
+        .clamp(1, 1000)
 }
 
 async fn route(
@@ -151,9 +185,11 @@ async fn route(
         ("GET", ["channels"]) => json(&gateway.channels().await?),
         ("POST", ["channels", id]) => json(&gateway.register_channel(id).await?),
         ("DELETE", ["channels", id]) => json(&gateway.delete_channel(id).await?),
-        ("GET", ["conversations"]) => {
-            json(&gateway.conversations(parameter(query, "channel"), limit(query)).await?)
-        }
+        ("GET", ["conversations"]) => json(
+            &gateway
+                .conversations(parameter(query, "channel"), limit(query))
+                .await?,
+        ),
         ("GET", ["conversations", id]) => json(&gateway.conversation(id, limit(query)).await?),
         ("DELETE", ["conversations", id]) => json(&gateway.delete_conversation(id).await?),
         ("GET", ["queue"]) => json(&gateway.queue(limit(query)).await?),
@@ -163,6 +199,24 @@ async fn route(
                 serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;
             json(&gateway.send(request).await?)
         }
-        _ => Err(Failure::not_found(&format!("the daemon has no command {method} {path}"))),
+        _ => Err(Failure::not_found(&format!(
+            "the daemon has no command {method} {path}"
+        ))),
+    }
+}
+
+/// The JSON answer to a reading request without a socket: for commands when no daemon runs.
+pub async fn answer(
+    gateway: &Gateway,
+    method: &Method,
+    path_and_query: &str,
+) -> Result<serde_json::Value, Failure> {
+    let (path, query) = match path_and_query.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (path_and_query, None),
+    };
+    match route(gateway, method, path, query, &[]).await? {
+        Answer::Json(value) => Ok(value),
+        Answer::Text(text) => Ok(serde_json::Value::String(text)),
     }
 }

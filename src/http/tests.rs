@@ -186,7 +186,10 @@ fn a_server_without_tls_is_told() {
     let client = Client::new(&Options::default()).unwrap();
     let kind = failure(&client, &url);
     assert!(
-        matches!(kind, FailureKind::Tls | FailureKind::ConnectTimeout | FailureKind::Broken),
+        matches!(
+            kind,
+            FailureKind::Tls | FailureKind::ConnectTimeout | FailureKind::Broken
+        ),
         "{kind:?}"
     );
 }

@@ -1,1 +1,3 @@
 //! Moves stored messages on: store → uplink and store → drivers.
+
+pub mod to_hardware;

@@ -47,9 +47,11 @@ impl Links {
             return Ok(text.to_owned());
         }
         let Some(public_url) = &self.public_url else {
-            return Err("the answer has a file and no public address is configured to link to it: \
+            return Err(
+                "the answer has a file and no public address is configured to link to it: \
                         set pipedrive.public_url"
-                .to_owned());
+                    .to_owned(),
+            );
         };
         let lifetime = i64::try_from(self.lifetime.as_millis()).unwrap_or(i64::MAX);
         let mut whole = text.to_owned();
@@ -57,9 +59,12 @@ impl Links {
             if !whole.is_empty() {
                 whole.push('\n');
             }
-            whole.push_str(public_url);
-            whole.push_str("/media/");
-            whole.push_str(&media::sign(&self.secret, file.id, now.plus_ms(lifetime)));
+            whole.push_str(&media::url(
+                public_url,
+                &self.secret,
+                file.id,
+                now.plus_ms(lifetime),
+            ));
         }
         Ok(whole)
     }
@@ -86,11 +91,22 @@ impl LaneStatuses {
     /// The state of one channel's lane.
     #[must_use]
     pub fn get(&self, channel: &ChannelId) -> LaneStatus {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(channel).cloned().unwrap_or_default()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(channel)
+            .cloned()
+            .unwrap_or_default()
     }
 
     fn update(&self, channel: &ChannelId, change: impl FnOnce(&mut LaneStatus)) {
-        change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(channel.clone()).or_default());
+        change(
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .entry(channel.clone())
+                .or_default(),
+        );
     }
 }
 
@@ -124,7 +140,10 @@ pub async fn run(
         if !stopping && obstacle.is_none() && !paused {
             let free = lane.in_flight.saturating_sub(attempts.len());
             for head in store.heads(Queue::ToHardware, Some(&lane.channel), &busy, free) {
-                let id = MessageId { conversation: head.conversation, sequence: head.sequence };
+                let id = MessageId {
+                    conversation: head.conversation,
+                    sequence: head.sequence,
+                };
                 busy.insert(head.conversation);
                 let (store, lane, links) = (store.clone(), Arc::clone(&lane), Arc::clone(&links));
                 attempts.spawn(async move { (id.conversation, attempt(&store, &lane, &links, id).await) });
@@ -185,7 +204,15 @@ async fn attempt(store: &Store, lane: &Lane, links: &Links, id: MessageId) -> Re
         Ok(text) => {
             message.text = text;
             let (sender, receiver) = oneshot::channel();
-            match lane.driver.outgoing.send(OutgoingJob { message, outcome: sender }).await {
+            match lane
+                .driver
+                .outgoing
+                .send(OutgoingJob {
+                    message,
+                    outcome: sender,
+                })
+                .await
+            {
                 Err(_) => Attempt::NotStarted("the driver has stopped".to_owned()),
                 Ok(()) => receiver.await.unwrap_or_else(|_| {
                     Attempt::Unknown("the driver stopped while it was sending the message".to_owned())
@@ -205,6 +232,8 @@ async fn attempt(store: &Store, lane: &Lane, links: &Links, id: MessageId) -> Re
             debug!(message_id = message_id.as_str(), channel, reason = reason.as_str(); "Outgoing message waits");
         }
     }
-    store.finish_attempt(id, outcome.clone(), lane.resend_unknown).await?;
+    store
+        .finish_attempt(id, outcome.clone(), lane.resend_unknown)
+        .await?;
     Ok(outcome)
 }

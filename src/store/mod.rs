@@ -98,6 +98,11 @@ impl Store {
         self.inner.committer.close().await;
     }
 
+    /// Resolves when the committer has taken up an empty operation: it is not stuck. Writes and syncs nothing.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, |_, _| Ok(())).await
+    }
+
     async fn write<T: Send + 'static>(
         &self,
         durability: Durability,

@@ -1,0 +1,204 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// Gateway that puts SMS and MQTT messages into Pipedrive's Messaging inbox, and the answers back on the air.
+#[derive(Debug, Parser)]
+#[command(name = "pipepost", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+pub struct Arguments {
+    /// Configuration file [default: /etc/pipepost/pipepost.toml]; drop-ins are read from conf.d/ beside it
+    #[arg(long, short, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print JSON instead of text, where a command prints data
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the gateway (systemd does this)
+    Run,
+    /// Check the configuration and say in words what is wrong with it
+    Check {
+        /// Print the merged configuration, secrets masked
+        #[arg(long)]
+        effective: bool,
+    },
+    /// Show how the gateway is doing
+    Status,
+    /// Print the running gateway's figures in the Prometheus text format
+    Metrics,
+    /// Print the manifest JSON to upload to the app in Pipedrive's Developer Hub
+    Manifest {
+        /// Where Pipedrive reaches this gateway, https://… [default: pipedrive.public_url]
+        #[arg(long, value_name = "URL")]
+        public_url: Option<String>,
+    },
+    /// Channels and their registration with Pipedrive
+    Channels {
+        /// What to do
+        #[command(subcommand)]
+        command: ChannelsCommand,
+    },
+    /// Stored conversations
+    Conversations {
+        /// What to do
+        #[command(subcommand)]
+        command: ConversationsCommand,
+    },
+    /// Send a message to a number or device; the conversation appears in Pipedrive
+    Send {
+        /// Channel that it goes out on
+        #[arg(long, value_name = "CHANNEL")]
+        channel: String,
+        /// Whom it goes to: a phone number in international form, or the device's own address
+        #[arg(long, value_name = "ADDRESS")]
+        to: String,
+        /// The text
+        text: String,
+    },
+    /// Show what waits, on its way to Pipedrive and to the hardware
+    Queue {
+        /// How many at most
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show packets of devices that no mapping could read
+    Unmapped {
+        /// How many at most
+        #[arg(long, default_value_t = 20)]
+        limit: usize,
+    },
+    /// MQTT devices
+    Mqtt {
+        /// What to do
+        #[command(subcommand)]
+        command: MqttCommand,
+    },
+    /// Try the whole gateway with simulated devices and a Pipedrive sandbox
+    #[cfg(feature = "demo")]
+    Demo {
+        /// Only print the address of the inbox page
+        #[arg(long)]
+        no_browser: bool,
+    },
+    /// Run one of the simulators alone
+    #[cfg(feature = "demo")]
+    Sim {
+        /// Which one
+        #[command(subcommand)]
+        command: SimCommand,
+    },
+}
+
+/// `pipepost channels …`
+#[derive(Debug, Subcommand)]
+pub enum ChannelsCommand {
+    /// List the configured channels and their state
+    List,
+    /// Register a channel with Pipedrive (an admin's token is needed)
+    Register {
+        /// Id of the channel in the configuration
+        id: String,
+    },
+    /// Delete a channel at Pipedrive; its messages are kept here
+    Delete {
+        /// Id of the channel in the configuration
+        id: String,
+    },
+}
+
+/// `pipepost conversations …`
+#[derive(Debug, Subcommand)]
+pub enum ConversationsCommand {
+    /// List conversations, newest first
+    List {
+        /// Only this channel
+        #[arg(long)]
+        channel: Option<String>,
+        /// How many at most
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Show one conversation
+    Show {
+        /// Its id
+        id: String,
+        /// How many messages at most
+        #[arg(long, default_value_t = 50)]
+        limit: usize,
+    },
+    /// Delete a conversation, at Pipedrive and here
+    Delete {
+        /// Its id
+        id: String,
+    },
+}
+
+/// `pipepost mqtt …`
+#[derive(Debug, Subcommand)]
+pub enum MqttCommand {
+    /// Show what a device's mapping makes of a payload
+    Test {
+        /// Name of the device in the configuration
+        #[arg(long)]
+        device: String,
+        /// MQTT topic
+        #[arg(long)]
+        topic: String,
+        /// The payload, as text
+        #[arg(long, conflicts_with = "payload_file", required_unless_present = "payload_file")]
+        payload: Option<String>,
+        /// The payload, from a file
+        #[arg(long, value_name = "FILE")]
+        payload_file: Option<PathBuf>,
+    },
+}
+
+/// `pipepost sim …`
+#[cfg(feature = "demo")]
+#[derive(Debug, Subcommand)]
+pub enum SimCommand {
+    /// A strict stand-in for Pipedrive: Channels API, manifest calls, inbox page
+    Pipedrive(SimPipedrive),
+}
+
+/// `pipepost sim pipedrive`
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub struct SimPipedrive {
+    /// Where it listens
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub bind: SocketAddr,
+    /// Serve the Channels API and the page over plain HTTP instead of HTTPS
+    #[arg(long)]
+    pub plain_http: bool,
+    /// Write the certificate to trust (PEM) to this file
+    #[arg(long, value_name = "FILE")]
+    pub ca_out: Option<PathBuf>,
+    /// Access token that the gateway must send
+    #[arg(long, default_value = "sandbox-token")]
+    pub token: String,
+    /// Client id that is sent to the gateway
+    #[arg(long, default_value = "sandbox-client")]
+    pub client_id: String,
+    /// Client secret that is sent to the gateway
+    #[arg(long, default_value = "sandbox-secret")]
+    pub client_secret: String,
+    /// Public URL of the gateway under test, https://…
+    #[arg(long, value_name = "URL")]
+    pub gateway_url: Option<String>,
+    /// Certificates to trust for it (PEM)
+    #[arg(long, value_name = "FILE")]
+    pub gateway_ca: Option<PathBuf>,
+    /// Faults from the start, as name=value, e.g. latency_ms=200; the page and PUT /sandbox/faults change them later
+    #[arg(long = "fault", value_name = "NAME=VALUE")]
+    pub faults: Vec<String>,
+}

@@ -1,0 +1,293 @@
+//! The commands.
+
+mod args;
+mod error;
+mod output;
+mod show;
+
+#[cfg(feature = "demo")]
+mod demo;
+mod run;
+#[cfg(feature = "demo")]
+mod sim;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use hyper::Method;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+pub use args::Arguments;
+use args::{ChannelsCommand, Command, ConversationsCommand, MqttCommand};
+pub use error::CliError;
+use error::{CONFIG, DATA, IO};
+
+use crate::config::{self, Config};
+use crate::control::client::{self, ClientError};
+use crate::control::{Done, Gateway, Sent};
+use crate::domain::Timestamp;
+use crate::protocol::mqtt::{Mapping, describe_test};
+use crate::protocol::pipedrive::manifest;
+use crate::store::Store;
+
+/// Runs one command to its end.
+pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
+    let Arguments { config: file, json, command } = arguments;
+    let session = Session { file, json };
+    match command {
+        Command::Run => run::run(session.file).await,
+        Command::Check { effective } => check(session.file, effective),
+        Command::Status => session.look(Method::GET, "/status", show::status).await,
+        Command::Metrics => session.metrics().await,
+        Command::Manifest { public_url } => session.manifest(public_url),
+        Command::Channels { command } => session.channels(command).await,
+        Command::Conversations { command } => session.conversations(command).await,
+        Command::Send { channel, to, text } => {
+            let body = json!({ "channel": channel, "to": to, "text": text });
+            session.change(Method::POST, "/send", Some(body), sent).await
+        }
+        Command::Queue { limit } => session.look(Method::GET, &format!("/queue?limit={limit}"), show::queue).await,
+        Command::Unmapped { limit } => {
+            session.look(Method::GET, &format!("/unmapped?limit={limit}"), |rows: &Vec<_>| show::unmapped(rows)).await
+        }
+        Command::Mqtt { command } => session.mqtt(command),
+        #[cfg(feature = "demo")]
+        Command::Demo { no_browser } => demo::run(no_browser).await,
+        #[cfg(feature = "demo")]
+        Command::Sim { command: args::SimCommand::Pipedrive(options) } => sim::pipedrive(options).await,
+    }
+}
+
+fn sent(sent: &Sent) -> String {
+    format!("queued message {}; see `pipepost conversations show {}`\n", sent.message, sent.conversation)
+}
+
+fn done(done: &Done) -> String {
+    format!("{}\n", done.message)
+}
+
+/// Loads the configuration as `run` does. Warnings go to standard error; errors end the command.
+fn load(file: Option<PathBuf>) -> Result<Config, CliError> {
+    let loaded = config::load(&config::Request::of_this_process(file));
+    let mut words: Vec<String> = Vec::new();
+    for finding in &loaded.findings {
+        words.push(finding.to_string());
+    }
+    let errors = loaded.errors();
+    match loaded.config {
+        Some(config) => {
+            for warning in words {
+                output::note(&warning);
+            }
+            Ok(config)
+        }
+        None => {
+            let message = format!("the configuration has {errors} error{}", if errors == 1 { "" } else { "s" });
+            words.push(message);
+            let mut text = words.join("\n\n");
+            if let Some(rest) = text.strip_prefix("error: ") {
+                text = rest.to_owned();
+            }
+            Err(CliError::new(CONFIG, text))
+        }
+    }
+}
+
+/// `pipepost check`
+fn check(file: Option<PathBuf>, effective: bool) -> Result<(), CliError> {
+    let loaded = config::load(&config::Request::of_this_process(file.clone()));
+    if effective {
+        return match loaded.effective() {
+            Some(text) => output::print(&text),
+            None => load(file).map(|_| ()),
+        };
+    }
+    let config = load(file)?;
+    output::print(&config::summary(&config, &loaded.files))
+}
+
+/// What the commands share.
+struct Session {
+    file: Option<PathBuf>,
+    json: bool,
+}
+
+impl Session {
+    fn config(&self) -> Result<Config, CliError> {
+        load(self.file.clone())
+    }
+
+    fn print<T: Serialize>(&self, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), CliError> {
+        if self.json { output::print_json(value) } else { output::print(&words(value)) }
+    }
+
+    /// A command that only reads: from the daemon, or from the store when none runs.
+    async fn look<T: Serialize + DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        words: impl FnOnce(&T) -> String,
+    ) -> Result<(), CliError> {
+        let config = self.config()?;
+        let socket = config.gateway.control_socket.clone();
+        let value = match client::call::<T>(&socket, method.clone(), path, None).await {
+            Err(ClientError::NotRunning(_)) => look_into_store(config, &method, path).await?,
+            other => other?,
+        };
+        self.print(&value, words)
+    }
+
+    /// A command that changes something: only the daemon does it.
+    async fn change<T: Serialize + DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+        words: impl FnOnce(&T) -> String,
+    ) -> Result<(), CliError> {
+        let socket = self.config()?.gateway.control_socket;
+        let value: T = client::call(&socket, method, path, body.as_ref()).await?;
+        self.print(&value, words)
+    }
+
+    async fn metrics(&self) -> Result<(), CliError> {
+        let socket = self.config()?.gateway.control_socket;
+        let bytes = client::call_raw(&socket, Method::GET, "/metrics", None).await?;
+        output::print(&String::from_utf8_lossy(&bytes))
+    }
+
+    fn manifest(&self, public_url: Option<String>) -> Result<(), CliError> {
+        let public_url = match public_url {
+            Some(url) => config::public_url(&url)
+                .map_err(|reason| CliError::new(DATA, format!("--public-url {url:?}: {reason}")))?,
+            None => self.config()?.pipedrive.public_url.ok_or_else(|| {
+                CliError::new(CONFIG, "no public address is known")
+                    .hint("give --public-url https://…, or set pipedrive.public_url")
+            })?,
+        };
+        output::print(&manifest::document(&public_url))
+    }
+
+    async fn channels(&self, command: ChannelsCommand) -> Result<(), CliError> {
+        match command {
+            ChannelsCommand::List => {
+                self.look(Method::GET, "/channels", |rows: &Vec<_>| show::channels(rows)).await
+            }
+            ChannelsCommand::Register { id } => {
+                self.change(Method::POST, &format!("/channels/{}", segment(&id)?), None, done).await
+            }
+            ChannelsCommand::Delete { id } => {
+                self.change(Method::DELETE, &format!("/channels/{}", segment(&id)?), None, done).await
+            }
+        }
+    }
+
+    async fn conversations(&self, command: ConversationsCommand) -> Result<(), CliError> {
+        match command {
+            ConversationsCommand::List { channel, limit } => {
+                let channel = match channel {
+                    Some(id) => format!("&channel={}", segment(&id)?),
+                    None => String::new(),
+                };
+                let path = format!("/conversations?limit={limit}{channel}");
+                self.look(Method::GET, &path, |rows: &Vec<_>| show::conversations(rows)).await
+            }
+            ConversationsCommand::Show { id, limit } => {
+                let path = format!("/conversations/{}?limit={limit}", segment(&id)?);
+                self.look(Method::GET, &path, show::conversation).await
+            }
+            ConversationsCommand::Delete { id } => {
+                self.change(Method::DELETE, &format!("/conversations/{}", segment(&id)?), None, done).await
+            }
+        }
+    }
+
+    fn mqtt(&self, command: MqttCommand) -> Result<(), CliError> {
+        let MqttCommand::Test { device, topic, payload, payload_file } = command;
+        let config = self.config()?;
+        let Some(found) = config.devices.iter().find(|found| found.name == device) else {
+            let names: Vec<&str> = config.devices.iter().map(|found| found.name.as_str()).collect();
+            return Err(CliError::new(DATA, format!("no device {device:?} is configured"))
+                .hint(format!("configured devices: {}", names.join(", "))));
+        };
+        let payload = match (payload, payload_file) {
+            (Some(text), _) => text.into_bytes(),
+            (None, Some(path)) => std::fs::read(&path)
+                .map_err(|error| CliError::new(IO, format!("cannot read {}: {error}", path.display())))?,
+            (None, None) => Vec::new(),
+        };
+        let mapping = Mapping::compile(&found.spec)
+            .map_err(|error| CliError::new(CONFIG, format!("device {device:?}: {error}")))?;
+        let now = Timestamp::from_system_time(std::time::SystemTime::now());
+        output::print(&describe_test(&device, &mapping, &topic, &payload, now))
+    }
+}
+
+/// Ids are URL-safe; anything else names nothing and would change the request's path.
+fn segment(id: &str) -> Result<&str, CliError> {
+    let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '.';
+    if id.is_empty() || !id.chars().all(safe) {
+        return Err(CliError::new(DATA, format!("{id:?} is not an id")).hint("copy an id from the list"));
+    }
+    Ok(id)
+}
+
+/// The answer that a daemon would give, from the store alone.
+async fn look_into_store<T: DeserializeOwned>(config: Config, method: &Method, path: &str) -> Result<T, CliError> {
+    let store = open_existing(&config)?;
+    let gateway = Gateway { config: Arc::new(config), store: store.clone(), live: None };
+    let answer = crate::control::server::answer(&gateway, method, path).await;
+    store.close().await;
+    let value = answer?;
+    serde_json::from_value(value).map_err(|error| CliError::new(error::SOFTWARE, error.to_string()))
+}
+
+fn open_existing(config: &Config) -> Result<Store, CliError> {
+    let exists = |path: &Path| path.join("store").exists();
+    if !exists(&config.gateway.state_dir) {
+        return Err(CliError::new(
+            error::UNAVAILABLE,
+            format!("no daemon runs here and there is no store in {}", config.gateway.state_dir.display()),
+        )
+        .hint("start the daemon first: systemctl start pipepost, or `pipepost run`"));
+    }
+    Ok(Store::open_existing(crate::app::store_options(config))?)
+}
+
+/// Prints what clap says: help and version end well, anything else with `EX_USAGE`.
+#[must_use]
+pub fn usage(error: &clap::Error) -> ExitCode {
+    // A closed standard output is no reason to fail on `--help`.
+    drop(error.print());
+    if error.use_stderr() { ExitCode::from(error::USAGE) } else { ExitCode::SUCCESS }
+}
+
+/// Runs one command on a runtime of its own and turns its outcome into an exit code.
+#[must_use]
+pub fn main(arguments: Arguments) -> ExitCode {
+    // One thread carries everything asynchronous; blocking work (reads of the store, calls to Pipedrive) runs
+    // beside it on threads that end when they are idle.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .thread_stack_size(512 * 1024)
+        .max_blocking_threads(32)
+        .build();
+    let outcome = match runtime {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(execute(arguments));
+            runtime.shutdown_timeout(std::time::Duration::from_secs(2));
+            outcome
+        }
+        Err(error) => Err(CliError::new(error::SOFTWARE, format!("cannot start the runtime: {error}"))),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            output::note(&error.to_string());
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,195 @@
+//! Answers of the daemon as text for a person at a terminal.
+
+use std::fmt::Write;
+
+use crate::control::{ChannelStatus, Conversation, ConversationRow, MessageRow, QueueView, Status, UnmappedRow};
+
+/// Writing into a `String` cannot fail; the macro keeps the lines below readable.
+macro_rules! line {
+    ($out:expr, $($arg:tt)*) => {
+        if writeln!($out, $($arg)*).is_err() {
+            return $out;
+        }
+    };
+}
+
+/// Control characters of a customer's text could move the cursor or colour the terminal: they are shown as `·`.
+fn printable(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+}
+
+fn bytes(count: u64) -> String {
+    const UNITS: [(u64, &str); 3] = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    for (size, unit) in UNITS {
+        if count >= size {
+            let tenths = count.saturating_mul(10) / size;
+            return format!("{}.{} {unit}", tenths / 10, tenths % 10);
+        }
+    }
+    format!("{count} B")
+}
+
+fn duration(seconds: u64) -> String {
+    humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
+}
+
+fn prefixed(prefix: &str, text: Option<&str>) -> String {
+    text.map(|text| format!("{prefix}{text}")).unwrap_or_default()
+}
+
+/// `pipepost status`
+#[must_use]
+pub fn status(status: &Status) -> String {
+    let mut out = String::new();
+    if status.running {
+        line!(out, "pipepost   {} · gateway {} · up {}", status.version, status.gateway_id, duration(status.uptime_s));
+        line!(out, "clock      {}", status.clock);
+    } else {
+        line!(out, "pipepost   {} · gateway {} · NOT RUNNING (read from the store)", status.version, status.gateway_id);
+    }
+    if let Some(listener) = &status.listener {
+        let last = listener.last_call.as_deref().unwrap_or("never since the start");
+        let (requests, unauthorized) = (listener.requests, listener.unauthorized);
+        line!(out, "listener   {} · {requests} requests, {unauthorized} with wrong credentials", listener.address);
+        line!(out, "           certificate {}", listener.certificate);
+        if !listener.credentials {
+            line!(out, "           NO CREDENTIALS: set pipedrive.client_id and its secret, or Pipedrive is refused");
+        }
+        line!(out, "           Pipedrive last called: {last}");
+    }
+    if let Some(uplink) = &status.uplink {
+        line!(out, "pipedrive  {}", uplink.words);
+        line!(out, "           {} accepted, {} refused since the start", uplink.accepted, uplink.failed);
+        for waiting in &uplink.waiting {
+            let (attempt, next) = (waiting.attempts + 1, duration(waiting.next_attempt_s));
+            line!(out, "           {} waits, attempt {attempt} in {next}: {}", waiting.conversation, waiting.reason);
+        }
+    }
+    let store = &status.store;
+    let size = bytes(store.logical_bytes);
+    line!(out, "store      {} messages in {} conversations, {size}", store.messages, store.conversations);
+    line!(
+        out,
+        "queues     {} messages and {} status updates to Pipedrive, {} answers to the hardware",
+        store.queued_messages,
+        store.queued_statuses,
+        store.queued_outgoing
+    );
+    if store.unmapped > 0 {
+        line!(out, "unmapped   {} packets could not be read: see `pipepost unmapped`", store.unmapped);
+    }
+    if let Some(alarm) = &store.alarm {
+        line!(out, "ALARM      {alarm}");
+    }
+    for link in &status.links {
+        let state = if link.up { "connected" } else { "NOT CONNECTED" };
+        let since = prefixed(" since ", link.since.as_deref());
+        let reason = prefixed(": ", link.reason.as_deref());
+        line!(out, "{:<10} {state}{since}{reason}", link.name);
+    }
+    out.push_str(&channels(&status.channels));
+    out
+}
+
+/// `pipepost channels list`
+#[must_use]
+pub fn channels(channels: &[ChannelStatus]) -> String {
+    let mut out = String::new();
+    for channel in channels {
+        let since = prefixed(" since ", channel.since.as_deref());
+        let reason = prefixed(": ", channel.reason.as_deref());
+        let (id, name, state) = (&channel.id, printable(&channel.name), &channel.state);
+        line!(out, "channel    {id} \"{name}\" ({}) {state}{since}{reason}", channel.provider_channel_id);
+        let lane = &channel.lane;
+        if lane.sent + lane.rejected + lane.unknown > 0 {
+            let (sent, rejected, unknown) = (lane.sent, lane.rejected, lane.unknown);
+            line!(out, "           answers since the start: {sent} sent, {rejected} refused, {unknown} unknown");
+        }
+        if let Some(waiting) = &lane.waiting {
+            line!(out, "           answers wait: {waiting}");
+        }
+    }
+    out
+}
+
+/// `pipepost conversations list`
+#[must_use]
+pub fn conversations(rows: &[ConversationRow]) -> String {
+    let mut out = String::new();
+    if rows.is_empty() {
+        out.push_str("no conversations yet\n");
+    }
+    for row in rows {
+        let last = row.last.as_deref().unwrap_or("-");
+        let unseen = if row.seen { "" } else { "  (not answered yet)" };
+        line!(out, "{}  {last:<24}  {:<20}  {}{unseen}", row.id, printable(&row.address), row.channel);
+    }
+    out
+}
+
+/// `pipepost conversations show`
+#[must_use]
+pub fn conversation(conversation: &Conversation) -> String {
+    let mut out = String::new();
+    let row = &conversation.row;
+    line!(out, "{} on channel {} with {}", row.id, row.channel, printable(&row.address));
+    line!(out, "participants: {}", printable(&conversation.participants.join(", ")));
+    // Oldest first, as a conversation is read.
+    for message in conversation.messages.iter().rev() {
+        out.push_str(&message_line(message));
+    }
+    out
+}
+
+fn message_line(message: &MessageRow) -> String {
+    let mut out = String::new();
+    let arrow = if message.direction == "incoming" { "→" } else { "←" };
+    let files = if message.files.is_empty() { String::new() } else { format!(" [{}]", message.files.join(", ")) };
+    let (text, files, state) = (printable(&message.text), printable(&files), printable(&message.state));
+    line!(out, "{} {arrow} {text}{files}  ({state}; {})", message.created_at, message.id);
+    out
+}
+
+/// `pipepost queue`
+#[must_use]
+pub fn queue(queue: &QueueView) -> String {
+    let mut out = String::new();
+    for (title, rows) in [("to Pipedrive", &queue.to_uplink), ("to the hardware", &queue.to_hardware)] {
+        line!(out, "{title}: {}", if rows.is_empty() { "nothing waits" } else { "oldest first" });
+        for row in rows {
+            out.push_str("  ");
+            out.push_str(&message_line(row));
+        }
+    }
+    out
+}
+
+/// `pipepost unmapped`
+#[must_use]
+pub fn unmapped(rows: &[UnmappedRow]) -> String {
+    let mut out = String::new();
+    if rows.is_empty() {
+        out.push_str("every packet could be read\n");
+    }
+    for row in rows {
+        line!(out, "{} {} on {}", row.received_at, row.device, printable(&row.source));
+        line!(out, "  why: {}", printable(&row.reason));
+        line!(out, "  payload: {}", printable(&row.payload));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_customer_cannot_steer_the_terminal() {
+        assert_eq!(printable("a\x1b[31mb\r\n"), "a·[31mb··");
+    }
+
+    #[test]
+    fn sizes_are_shown_in_the_unit_that_fits() {
+        assert_eq!([bytes(12), bytes(1536), bytes(5 << 20)], ["12 B", "1.5 KiB", "5.0 MiB"]);
+    }
+}

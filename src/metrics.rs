@@ -1,0 +1,183 @@
+//! Prometheus text for the control socket's `/metrics`.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// The figures of one scrape. They come from the rooms' own counts, so that a figure has one home.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// Seconds since the start.
+    pub uptime_s: u64,
+    /// Messages kept.
+    pub messages: u64,
+    /// Conversations kept.
+    pub conversations: u64,
+    /// Bytes of texts and files kept.
+    pub logical_bytes: u64,
+    /// Queue lengths: `to_uplink` messages and statuses, `to_hardware`.
+    pub queued: Vec<(&'static str, u64)>,
+    /// Packets that no mapping could read.
+    pub unmapped: u64,
+    /// 1 while no hardware is acknowledged for want of space.
+    pub store_full: bool,
+    /// State of the way to Pipedrive, one word.
+    pub uplink_state: String,
+    /// Accepted by Pipedrive.
+    pub accepted: u64,
+    /// Refused by Pipedrive for good.
+    pub failed: u64,
+    /// Requests to the listener, and those with wrong credentials.
+    pub requests: u64,
+    /// Requests with wrong credentials.
+    pub unauthorized: u64,
+    /// Brokers and modems with whether they are connected.
+    pub links: Vec<(String, bool)>,
+    /// Channel, handed over, rejected, unknown.
+    pub lanes: Vec<(String, u64, u64, u64)>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Label {
+    name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Outcome {
+    channel: String,
+    outcome: &'static str,
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+/// The snapshot in the Prometheus text format (OpenMetrics).
+///
+/// # Errors
+/// Never in practice: writing to a string fails only when memory does.
+pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
+    let mut registry = Registry::with_prefix("pipepost");
+    let mut gauge = |name: &str, help: &str, value: u64| {
+        let gauge: Gauge = Gauge::default();
+        gauge.set(signed(value));
+        registry.register(name, help, gauge);
+    };
+    gauge("uptime_seconds", "Time since the start", snapshot.uptime_s);
+    gauge("messages", "Messages kept in the store", snapshot.messages);
+    gauge(
+        "conversations",
+        "Conversations kept in the store",
+        snapshot.conversations,
+    );
+    gauge(
+        "store_logical_bytes",
+        "Bytes of texts and files kept",
+        snapshot.logical_bytes,
+    );
+    gauge(
+        "unmapped",
+        "Packets kept that no mapping could read",
+        snapshot.unmapped,
+    );
+    gauge(
+        "store_full",
+        "1 while no hardware is acknowledged for want of space",
+        u64::from(snapshot.store_full),
+    );
+
+    let mut family = |name: &str, help: &str, rows: Vec<(String, u64)>| {
+        let family = Family::<Label, Gauge>::default();
+        for (name, value) in rows {
+            family.get_or_create(&Label { name }).set(signed(value));
+        }
+        registry.register(name, help, family);
+    };
+    let queued = snapshot
+        .queued
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), *value))
+        .collect();
+    family("queued", "Entries in a queue", queued);
+    let links = snapshot
+        .links
+        .iter()
+        .map(|(name, up)| (name.clone(), u64::from(*up)))
+        .collect();
+    family("link_up", "1 while a broker or modem is connected", links);
+    family(
+        "uplink_state",
+        "1 for the state that holds",
+        vec![(snapshot.uplink_state.clone(), 1)],
+    );
+
+    let mut counter = |name: &str, help: &str, value: u64| {
+        let counter: Counter<u64, AtomicU64> = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    };
+    counter("uplink_accepted", "Accepted by Pipedrive", snapshot.accepted);
+    counter("uplink_failed", "Refused by Pipedrive for good", snapshot.failed);
+    counter(
+        "listener_requests",
+        "Requests to the manifest listener",
+        snapshot.requests,
+    );
+    counter(
+        "listener_unauthorized",
+        "Requests with wrong credentials",
+        snapshot.unauthorized,
+    );
+
+    let outcomes = Family::<Outcome, Counter>::default();
+    for (channel, sent, rejected, unknown) in &snapshot.lanes {
+        for (outcome, value) in [("sent", *sent), ("rejected", *rejected), ("unknown", *unknown)] {
+            outcomes
+                .get_or_create(&Outcome {
+                    channel: channel.clone(),
+                    outcome,
+                })
+                .inc_by(value);
+        }
+    }
+    registry.register("outgoing", "Outcomes of attempts to send", outcomes);
+
+    let mut text = String::new();
+    encode(&mut text, &registry)?;
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scrape_names_every_link_queue_and_outcome() {
+        let snapshot = Snapshot {
+            messages: 3,
+            queued: vec![("to_uplink", 2)],
+            links: vec![("broker site".to_owned(), true)],
+            lanes: vec![("sms".to_owned(), 4, 0, 1)],
+            uplink_state: "running".to_owned(),
+            ..Snapshot::default()
+        };
+        let text = render(&snapshot).unwrap();
+        for line in [
+            "pipepost_messages 3",
+            "pipepost_queued{name=\"to_uplink\"} 2",
+            "pipepost_link_up{name=\"broker site\"} 1",
+            "pipepost_outgoing_total{channel=\"sms\",outcome=\"unknown\"} 1",
+            "pipepost_uplink_state{name=\"running\"} 1",
+        ] {
+            assert!(
+                text.lines().any(|found| found == line),
+                "{line} is missing in\n{text}"
+            );
+        }
+    }
+}
