@@ -135,6 +135,8 @@ pub struct Reply<'a> {
 pub enum Scope {
     /// This conversation.
     Conversation,
+    /// This conversation, or everything: nobody can tell from one case. Several in a row mean everything.
+    Unclear,
     /// This channel.
     Channel,
     /// Every call.
@@ -279,7 +281,7 @@ pub fn classify(call: Call, reply: &Reply<'_>) -> Answer {
         408 => later(
             "Pipedrive did not receive the request in time (408). It is sent again.",
             reply.limits.retry_after,
-            Scope::Conversation,
+            Scope::Unclear,
         ),
         413 => too_large(call),
         429 => too_many(reply),
@@ -287,7 +289,7 @@ pub fn classify(call: Call, reply: &Reply<'_>) -> Answer {
         status => later(
             format!("Pipedrive gave an answer that its documentation does not know (status {status})."),
             reply.limits.retry_after,
-            Scope::Conversation,
+            Scope::Unclear,
         ),
     }
 }
@@ -315,7 +317,7 @@ fn success(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
         Some(_) => later(
             "Pipedrive's answer does not say whether it took the message. It is sent again; a repeat does no harm.",
             None,
-            Scope::Conversation,
+            Scope::Unclear,
         ),
         // A deletion needs no body to be understood.
         None if matches!(call, Call::DeleteChannel | Call::DeleteConversation) && reply.body.is_empty() => {
@@ -324,7 +326,7 @@ fn success(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
         None if !reply.complete => later(
             "Pipedrive's answer broke off. It is sent again; a repeat does no harm.",
             None,
-            Scope::Conversation,
+            Scope::Unclear,
         ),
         None if is_html(reply) => later(
             "The answer is a web page instead of Pipedrive's: a log-in page of the network or a proxy is in between. \
@@ -335,7 +337,7 @@ fn success(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
         None => later(
             "Pipedrive's answer cannot be read as JSON. It is sent again; a repeat does no harm.",
             None,
-            Scope::Conversation,
+            Scope::Unclear,
         ),
     }
 }
@@ -369,7 +371,7 @@ fn bad_request(call: Call, body: Option<&Body>) -> Answer {
             "Something between the gateway and Pipedrive refuses the request (400, not in Pipedrive's form). It is \
              sent again.",
             None,
-            Scope::Conversation,
+            Scope::Unclear,
         );
     };
     let complaint = body.complaint();
@@ -511,7 +513,7 @@ fn too_many(reply: &Reply<'_>) -> Answer {
 fn server_trouble(reply: &Reply<'_>) -> Answer {
     // 500 may be about this one message; the others speak of the whole server.
     let scope = if reply.status == 500 {
-        Scope::Conversation
+        Scope::Unclear
     } else {
         Scope::Everything
     };
