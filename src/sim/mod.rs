@@ -1,4 +1,5 @@
 //! Simulators that demo and tests run the real edges against.
 
 pub mod broker;
+pub mod devices;
 pub mod pipedrive;
