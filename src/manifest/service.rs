@@ -1,0 +1,206 @@
+//! From one request to its answer.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONNECTION, TRANSFER_ENCODING};
+use hyper::{Request, Response};
+use log::debug;
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::auth::{Credentials, Throttle};
+use super::guard::{MAX_HEAD, Phase};
+use super::metrics::Metrics;
+use super::reply::{self, Body};
+use super::{api, clock, files};
+use crate::domain::{AttachmentId, ChannelId, GatewayId, ProviderChannelId, Timestamp};
+use crate::protocol::media;
+use crate::protocol::pipedrive::manifest::{self, Code, Failure, Route, body::Source};
+use crate::store::Store;
+
+/// Longest path with query, in bytes.
+const MAX_URI: usize = 4096;
+/// Most headers of a request.
+const MAX_HEADERS: usize = 64;
+
+/// A channel as the endpoints show it.
+pub(super) struct Served {
+    pub(super) id: ChannelId,
+    pub(super) provider_id: ProviderChannelId,
+    pub(super) name: String,
+    pub(super) avatar_url: Option<String>,
+}
+
+impl Served {
+    pub(super) fn source(&self) -> Source<'_> {
+        Source {
+            id: &self.provider_id,
+            name: &self.name,
+            avatar_url: self.avatar_url.as_deref(),
+        }
+    }
+}
+
+/// Everything that the answers are made of.
+pub(super) struct Context {
+    pub(super) store: Store,
+    pub(super) gateway: GatewayId,
+    pub(super) channels: HashMap<ProviderChannelId, Arc<Served>>,
+    pub(super) credentials: Credentials,
+    pub(super) throttle: Throttle,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) public_url: String,
+    pub(super) media_secret: [u8; 32],
+    pub(super) link_lifetime: Duration,
+    pub(super) max_upload: u64,
+    pub(super) body_timeout: Duration,
+}
+
+impl Context {
+    /// A link to a file that works from now on for the configured time.
+    pub(super) fn link(&self, id: AttachmentId, now: Timestamp) -> String {
+        let lifetime = i64::try_from(self.link_lifetime.as_millis()).unwrap_or(i64::MAX);
+        media::url(&self.public_url, &self.media_secret, id, now.plus_ms(lifetime))
+    }
+}
+
+/// Answers one request; counts it and writes one line of log.
+pub(super) async fn handle(
+    context: Arc<Context>,
+    phase: Arc<Phase>,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Infallible> {
+    phase.busy();
+    let began = Instant::now();
+    let route = manifest::route(request.method().as_str(), request.uri().path());
+    let endpoint = name(&route);
+    let has_body = !request.body().is_end_stream();
+
+    let mut response = match answer(&context, &phase, route, request).await {
+        Ok(response) => response,
+        Err(failure) => {
+            if has_body {
+                phase.linger();
+            }
+            reply::failure(&failure)
+        }
+    };
+    if phase.is_ambiguous() {
+        reply::header(&mut response, CONNECTION, "close");
+    }
+    let status = response.status().as_u16();
+    context.metrics.request(endpoint, status);
+    debug!(endpoint, status, ms = began.elapsed().as_millis(); "Answered a request");
+    response.body_mut().tell(phase);
+    Ok(response)
+}
+
+fn name(route: &Route) -> &'static str {
+    match route {
+        Route::Api(call) => call.name(),
+        Route::Health => "health",
+        Route::Media(_) => "media",
+        Route::OauthCallback => "oauth",
+        Route::NotFound | Route::MethodNotAllowed(_) => "other",
+    }
+}
+
+async fn answer(
+    context: &Arc<Context>,
+    phase: &Phase,
+    route: Route,
+    request: Request<Incoming>,
+) -> Result<Response<Body>, Failure> {
+    check_shape(phase, &request)?;
+    // Before anything is looked up: a stranger learns nothing about what exists.
+    let mut caller = None;
+    if manifest::needs_credentials(request.method().as_str(), request.uri().path()) {
+        caller = context.credentials.check(request.headers());
+        if caller.is_none() {
+            context.metrics.auth_failure();
+            return Err(context.throttle.failure().await);
+        }
+        context.metrics.heard_from_pipedrive(clock::now());
+    }
+    match (route, caller) {
+        (Route::Api(call), Some(caller)) => api::answer(context, caller, call, request).await,
+        (Route::Api(_), None) => Err(context.throttle.failure().await),
+        (Route::Health, _) => Ok(health(context)),
+        (Route::Media(link), _) => files::serve(context, &link, request.headers()).await,
+        (Route::OauthCallback, _) => Err(Failure::new(
+            Code::NotFound,
+            "this gateway has no OAuth callback yet",
+        )),
+        (Route::NotFound, _) => Err(Failure::new(Code::NotFound, "nothing is here")),
+        (Route::MethodNotAllowed(allow), _) => Err(Failure::method_not_allowed(allow)),
+    }
+}
+
+/// Refuses what is too long, or could be read two ways, in the shape of every other failure. hyper has its own,
+/// wider limits behind these.
+fn check_shape(phase: &Phase, request: &Request<Incoming>) -> Result<(), Failure> {
+    if phase.is_ambiguous() {
+        return Err(Failure::new(
+            Code::InvalidRequest,
+            "the length of the body is given more than once",
+        ));
+    }
+    let uri = request.uri();
+    if uri.path_and_query().map_or(0, |path| path.as_str().len()) > MAX_URI {
+        return Err(Failure::new(
+            Code::UriTooLong,
+            format!("at most {MAX_URI} bytes of path and query"),
+        ));
+    }
+    let headers = request.headers();
+    let bytes: usize = headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len() + 4)
+        .sum();
+    if bytes > MAX_HEAD || headers.len() > MAX_HEADERS {
+        return Err(Failure::new(
+            Code::RequestHeadersTooLarge,
+            format!("at most {MAX_HEADERS} headers of {MAX_HEAD} bytes together"),
+        ));
+    }
+    let odd_coding = headers
+        .get(TRANSFER_ENCODING)
+        .is_some_and(|coding| !coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"));
+    if odd_coding {
+        return Err(Failure::new(
+            Code::InvalidRequest,
+            "no transfer coding but chunked",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether the gateway works, without secrets: for watchdogs, and for the gateway itself to see whether the
+/// tunnel leads to it.
+fn health(context: &Context) -> Response<Body> {
+    #[derive(Serialize)]
+    struct Health<'a> {
+        status: &'static str,
+        gateway: &'a GatewayId,
+        store: &'static str,
+    }
+    let failed = context.store.failed().borrow().is_some();
+    let enough = context.store.space().borrow().is_enough();
+    let health = Health {
+        status: if failed { "failed" } else { "ok" },
+        gateway: &context.gateway,
+        store: match (failed, enough) {
+            (true, _) => "failed",
+            (false, true) => "ready",
+            (false, false) => "no space",
+        },
+    };
+    reply::json(
+        if failed { 503 } else { 200 },
+        serde_json::to_vec(&health).unwrap_or_default(),
+    )
+}
