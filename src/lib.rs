@@ -17,6 +17,7 @@ pub mod control;
 pub mod domain;
 pub mod driver;
 pub mod http;
+pub mod logging;
 pub mod manifest;
 pub mod metrics;
 pub mod protocol;
@@ -24,4 +25,5 @@ pub mod queue;
 #[cfg(feature = "demo")]
 pub mod sim;
 pub mod store;
+pub mod systemd;
 pub mod uplink;

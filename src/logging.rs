@@ -1,0 +1,167 @@
+//! Log records: to the journal with their fields under systemd, as plain lines on standard error otherwise.
+//!
+//! Journal priorities as the crate `systemd-journal-logger` maps them: error 3, warn 4, info 5, debug 6, trace 7.
+//! Fields become journal fields in upper case: `journalctl -u pipepost CHANNEL=front-desk`.
+
+use std::fmt::Write as _;
+use std::io::Write as _;
+
+use log::kv::{Error, Key, Value, VisitSource};
+use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use systemd_journal_logger::{JournalLog, connected_to_journal};
+
+use crate::config;
+
+/// Own records carry targets that begin like this.
+const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");
+
+/// Starts logging. Fails only when a logger is installed already.
+///
+/// Records go to the journal when standard error is connected to it (`$JOURNAL_STREAM` names it) and the journal
+/// takes them; otherwise they are lines on standard error: `info: Stored incoming message message_id=… channel=…`.
+pub fn start(options: &config::Log) -> Result<(), SetLoggerError> {
+    let sink = if connected_to_journal() {
+        JournalLog::new().map_or(Sink::Lines, |journal| {
+            Sink::Journal(journal.with_syslog_identifier(OWN_TARGET.to_owned()))
+        })
+    } else {
+        Sink::Lines
+    };
+    log::set_boxed_logger(Box::new(Logger {
+        sink,
+        level: options.level,
+    }))?;
+    log::set_max_level(options.level);
+    Ok(())
+}
+
+enum Sink {
+    Journal(JournalLog),
+    Lines,
+}
+
+struct Logger {
+    sink: Sink,
+    level: LevelFilter,
+}
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        is_wanted(self.level, metadata)
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if !self.enabled(record.metadata()) {
+            return;
+        }
+        match &self.sink {
+            Sink::Journal(journal) => journal.log(record),
+            Sink::Lines => {
+                // With standard error gone there is nobody left to tell.
+                drop(std::io::stderr().lock().write_all(line(record).as_bytes()));
+            }
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Libraries may speak up from `warn` on: their `debug` and `trace` can hold message texts. At `trace` all is let
+/// through.
+fn is_wanted(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
+    let target = metadata.target();
+    let own = target
+        .strip_prefix(OWN_TARGET)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
+    let limit = if own || level == LevelFilter::Trace {
+        level
+    } else {
+        level.min(LevelFilter::Warn)
+    };
+    metadata.level() <= limit
+}
+
+/// One line for a person, with a line break.
+fn line(record: &Record<'_>) -> String {
+    let mut text = format!("{}: ", record.level().as_str().to_ascii_lowercase());
+    append_escaped(&mut text, &record.args().to_string());
+    // Visiting fails only when the visitor does, and this one does not.
+    drop(record.key_values().visit(&mut Fields(&mut text)));
+    text.push('\n');
+    text
+}
+
+struct Fields<'a>(&'a mut String);
+
+impl<'kvs> VisitSource<'kvs> for Fields<'_> {
+    fn visit_pair(&mut self, key: Key<'kvs>, value: Value<'kvs>) -> Result<(), Error> {
+        self.0.push(' ');
+        append_escaped(self.0, key.as_str());
+        self.0.push('=');
+        let value = value.to_string();
+        let plain = |c: char| !c.is_whitespace() && !c.is_control() && c != '"' && c != '=';
+        if !value.is_empty() && value.chars().all(plain) {
+            self.0.push_str(&value);
+        } else {
+            write!(self.0, "{value:?}")?;
+        }
+        Ok(())
+    }
+}
+
+/// Appends text; control characters, which could forge a line or drive a terminal, are escaped.
+fn append_escaped(to: &mut String, text: &str) {
+    for c in text.chars() {
+        if c.is_control() {
+            to.extend(c.escape_default());
+        } else {
+            to.push(c);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use log::Level;
+
+    fn shown(message: &str, fields: &[(&str, &str)]) -> String {
+        let args = format_args!("{message}").to_string();
+        line(
+            &Record::builder()
+                .level(Level::Info)
+                .args(format_args!("{args}"))
+                .key_values(&fields)
+                .build(),
+        )
+    }
+
+    #[test]
+    fn a_line_carries_its_fields() {
+        let fields = [("channel", "front"), ("reason", "no answer"), ("empty", "")];
+        assert_eq!(
+            shown("Stored incoming message", &fields),
+            "info: Stored incoming message channel=front reason=\"no answer\" empty=\"\"\n"
+        );
+    }
+
+    #[test]
+    fn a_value_cannot_forge_a_line_or_drive_the_terminal() {
+        let text = shown("a\nb", &[("topic", "x\nerror: forged\u{1b}[2J")]);
+        assert_eq!(text.matches('\n').count(), 1, "{text}");
+        assert!(!text.contains('\u{1b}'), "{text}");
+    }
+
+    #[test]
+    fn libraries_are_heard_from_warn_on_unless_everything_is_wanted() {
+        let wanted = |level, target, record| {
+            is_wanted(level, &Metadata::builder().target(target).level(record).build())
+        };
+        assert!(wanted(LevelFilter::Debug, "pipepost::store", Level::Debug));
+        assert!(!wanted(LevelFilter::Debug, "rumqttc::v5", Level::Debug));
+        assert!(wanted(LevelFilter::Info, "rumqttc::v5", Level::Warn));
+        assert!(!wanted(LevelFilter::Error, "rumqttc::v5", Level::Warn));
+        assert!(wanted(LevelFilter::Trace, "rumqttc::v5", Level::Trace));
+        assert!(!wanted(LevelFilter::Debug, "pipeposture", Level::Debug));
+    }
+}
