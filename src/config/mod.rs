@@ -1,11 +1,28 @@
 //! The configuration: strict when it is read, typed when it is used.
 
+mod check;
+mod check_hardware;
+mod de;
+mod effective;
+mod files;
+mod load;
+mod raw;
+mod source;
+mod summary;
+mod tree;
+mod url;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::domain::{Address, ChannelId, ChannelKind, GatewayId, ProviderType, Secret};
 use crate::protocol::mqtt::DeviceSpec;
+
+use effective::Effective;
+pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, load};
+pub use source::{Finding, Location, Severity};
+pub use summary::summary;
 
 /// Everything that the gateway was told. Every value is checked; defaults are filled in.
 #[derive(Clone, Debug)]

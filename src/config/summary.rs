@@ -1,0 +1,57 @@
+//! What the gateway would do with a configuration, in a few lines for a person.
+
+use std::path::PathBuf;
+
+use super::Config;
+
+/// The summary that `pipepost check` prints: files, where it listens, brokers, devices and channels.
+/// Ends with a line break.
+#[must_use]
+pub fn summary(config: &Config, files: &[PathBuf]) -> String {
+    let mut lines = Vec::new();
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    lines.push(format!("The configuration is usable: {}", names.join(", ")));
+    let certificate = match &config.listener.certificate_file {
+        Some(file) => format!("certificate from {}", file.display()),
+        None => "self-signed certificate".to_owned(),
+    };
+    lines.push(format!("  listens on {} ({certificate})", config.listener.bind));
+    if let Some(url) = &config.pipedrive.public_url {
+        lines.push(format!("  is reached by Pipedrive at {url}"));
+    }
+    lines.push(format!("  delivers to {}", config.pipedrive.api_url));
+    lines.push(format!("  stores in {}", config.gateway.state_dir.display()));
+    for broker in &config.brokers {
+        let tls = if broker.tls.is_some() { "TLS" } else { "no TLS" };
+        lines.push(format!(
+            "  broker {:?} at {}:{} ({tls})",
+            broker.name, broker.host, broker.port
+        ));
+    }
+    for device in &config.devices {
+        let preset = device
+            .spec
+            .preset
+            .as_ref()
+            .map_or_else(String::new, |name| format!(", preset {name:?}"));
+        lines.push(format!(
+            "  device {:?} behind broker {:?}{preset}",
+            device.name, device.broker
+        ));
+    }
+    for channel in &config.channels {
+        let device = channel.device.as_deref().unwrap_or("none");
+        lines.push(format!(
+            "  channel {:?} ({:?}) on device {device:?}",
+            channel.id.as_str(),
+            channel.name
+        ));
+    }
+    let mut text = String::new();
+    for line in lines {
+        // A control character could drive the terminal.
+        text.extend(line.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }));
+        text.push('\n');
+    }
+    text
+}
