@@ -4,15 +4,20 @@
 use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use log::warn;
 use tokio::io::AsyncWriteExt;
 
 use super::StoreError;
-use super::shared::{attachments_dir, remove_file};
+use super::records::MessageRecord;
+use super::shared::{Shared, lock, remove_file};
 use crate::domain::{Attachment, AttachmentId, ReceivedAttachment};
 
 /// Ends the names of files that are not complete.
 const PARTIAL: &str = ".part";
+/// Longest text that lies in the tree, in bytes.
+pub(super) const INLINE_TEXT: usize = 4096;
 
 #[allow(clippy::needless_pass_by_value, reason = "the form that map_err takes")]
 fn failed(error: std::io::Error) -> StoreError {
@@ -40,8 +45,31 @@ fn clean_name(name: &str) -> String {
     }
 }
 
+/// While it lives, maintenance does not take the file for an orphan.
+struct Claim {
+    id: AttachmentId,
+    shared: Arc<Shared>,
+}
+
+impl Claim {
+    fn new(id: AttachmentId, shared: &Arc<Shared>) -> Self {
+        lock(&shared.staged).insert(id);
+        Self {
+            id,
+            shared: Arc::clone(shared),
+        }
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        lock(&self.shared.staged).remove(&self.id);
+    }
+}
+
 /// A complete, synced file that no message names yet. Dropped, it is removed.
 pub struct StagedAttachment {
+    _claim: Claim,
     attachment: Attachment,
     path: PathBuf,
     kept: bool,
@@ -68,6 +96,11 @@ impl StagedAttachment {
         self.attachment.clone()
     }
 
+    /// As a long text: the file and its length.
+    pub(super) const fn extent(&self) -> (u64, u64) {
+        (self.attachment.id.0, self.attachment.size)
+    }
+
     /// A message names it now.
     pub(super) const fn keep(&mut self) {
         self.kept = true;
@@ -84,6 +117,7 @@ impl Drop for StagedAttachment {
 
 /// Writes a file piece by piece. Dropped before [`AttachmentWriter::finish`], the file is removed.
 pub struct AttachmentWriter {
+    claim: Claim,
     file: tokio::fs::File,
     /// Removes the partial file unless it was finished.
     partial: Partial,
@@ -105,9 +139,10 @@ impl Drop for Partial {
 }
 
 impl AttachmentWriter {
-    pub(super) async fn create(state_dir: &Path, name: &str, mime: &str) -> Result<Self, StoreError> {
+    pub(super) async fn create(shared: &Arc<Shared>, name: &str, mime: &str) -> Result<Self, StoreError> {
         let id = AttachmentId::generate().map_err(|_| StoreError::NoEntropy)?;
-        let path = attachments_dir(state_dir).join(id.to_string());
+        let claim = Claim::new(id, shared);
+        let path = shared.attachment_path(id);
         let partial = path.with_extension(PARTIAL.trim_start_matches('.'));
         let file = tokio::fs::OpenOptions::new()
             .write(true)
@@ -122,6 +157,7 @@ impl AttachmentWriter {
             size: 0,
         };
         Ok(Self {
+            claim,
             file,
             partial: Partial {
                 path: partial,
@@ -148,6 +184,7 @@ impl AttachmentWriter {
     /// Syncs the file and gives it its name. It survives a power cut when this returns.
     pub async fn finish(self) -> Result<StagedAttachment, StoreError> {
         let Self {
+            claim,
             mut file,
             partial,
             attachment,
@@ -161,6 +198,7 @@ impl AttachmentWriter {
             std::fs::rename(&partial.path, &path).map_err(failed)?;
             partial.renamed = true;
             let staged = StagedAttachment {
+                _claim: claim,
                 attachment,
                 path,
                 kept: false,
@@ -180,13 +218,46 @@ pub(super) fn sync_dir(path: &Path) -> std::io::Result<()> {
     File::open(path)?.sync_all()
 }
 
+/// Puts a long text into a file and leaves its beginning: sled would put a page with several of them into a file
+/// that nothing syncs.
+pub(super) async fn stage_long_text(
+    shared: &Arc<Shared>,
+    text: &mut String,
+) -> Result<Option<StagedAttachment>, StoreError> {
+    if text.len() <= INLINE_TEXT {
+        return Ok(None);
+    }
+    let mut writer = AttachmentWriter::create(shared, "text", "text/plain").await?;
+    writer.write_all(text.as_bytes()).await?;
+    let cut = (0..=INLINE_TEXT / 4)
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    text.truncate(cut);
+    writer.finish().await.map(Some)
+}
+
+impl Shared {
+    /// The text of a message, also when it is a long one.
+    pub(super) fn whole_text(&self, record: &MessageRecord) -> String {
+        let Some((id, _)) = record.long_text else {
+            return record.text.clone();
+        };
+        let path = self.attachment_path(AttachmentId(id));
+        std::fs::read_to_string(&path).unwrap_or_else(|error| {
+            warn!("The rest of a long text is missing ({}): {error}", path.display());
+            record.text.clone()
+        })
+    }
+}
+
 pub(super) async fn stage_received(
-    state_dir: &Path,
+    shared: &Arc<Shared>,
     received: &[ReceivedAttachment],
 ) -> Result<Vec<StagedAttachment>, StoreError> {
     let mut staged = Vec::with_capacity(received.len());
     for file in received {
-        let mut writer = AttachmentWriter::create(state_dir, &file.name, &file.mime).await?;
+        let mut writer = AttachmentWriter::create(shared, &file.name, &file.mime).await?;
         writer.write_all(&file.bytes).await?;
         staged.push(writer.finish().await?);
     }

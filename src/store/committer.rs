@@ -6,7 +6,10 @@
 //! sled's own `flush()` writes but does not sync (`sync_file_range`), and its `flush_async` deadlocks with eight
 //! callers: so there is one caller, and a second handle of the same file for `sync_data`.
 
+use std::collections::HashSet;
+use std::ffi::OsString;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
@@ -55,6 +58,10 @@ pub(super) struct Committer {
 
 impl Committer {
     pub(super) fn start(shared: Arc<Shared>, db_file: File) -> std::io::Result<Self> {
+        let blobs = Blobs {
+            folder: shared.options.state_dir.join("store").join("blobs"),
+            synced: HashSet::new(),
+        };
         // One more for `Close`, which takes no place.
         let (orders, receiver) = sync_channel(CAPACITY + 1);
         std::thread::Builder::new()
@@ -64,6 +71,7 @@ impl Committer {
                     shared,
                     db_file,
                     unsynced_since: None,
+                    blobs,
                 }
                 .run(&receiver);
             })?;
@@ -119,6 +127,35 @@ struct Worker {
     /// A second handle of sled's file, for the sync that sled does not do.
     db_file: File,
     unsynced_since: Option<Instant>,
+    blobs: Blobs,
+}
+
+/// sled writes a page beyond a quarter of a segment into a file of its own and never syncs it. The layout avoids
+/// such pages; should one appear all the same, it is synced here before the log that names it.
+struct Blobs {
+    folder: PathBuf,
+    synced: HashSet<OsString>,
+}
+
+impl Blobs {
+    fn sync(&mut self) -> std::io::Result<()> {
+        let mut present = HashSet::new();
+        let mut new = false;
+        for entry in std::fs::read_dir(&self.folder)? {
+            let entry = entry?;
+            if !self.synced.contains(&entry.file_name()) {
+                File::open(entry.path())?.sync_all()?;
+                new = true;
+            }
+            present.insert(entry.file_name());
+        }
+        self.synced = present;
+        if new {
+            File::open(&self.folder)?.sync_all()
+        } else {
+            Ok(())
+        }
+    }
 }
 
 impl Worker {
@@ -216,8 +253,9 @@ impl Worker {
     /// Makes everything that was written survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError> {
         self.shared.tree.flush().map_err(broken)?;
-        self.db_file
-            .sync_data()
+        self.blobs
+            .sync()
+            .and_then(|()| self.db_file.sync_data())
             .map_err(|e| StoreError::Failed(format!("the sync to disk failed: {e}")))?;
         self.unsynced_since = None;
         Ok(())

@@ -150,7 +150,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
         let (_, stored) = item?;
         messages += 1;
         bytes += stored.logical_bytes();
-        files.extend(stored.attachments.iter().map(|a| a.id));
+        files.extend(stored.files());
     }
     for queue in [Queue::ToUplink, Queue::ToHardware] {
         let waiting: Vec<MessageId> = tx

@@ -3,7 +3,9 @@
 use super::attachments::StagedAttachment;
 use super::conversations::{channel_number, find_or_start, participant_index, save_with_activity};
 use super::messages::{dequeue, enqueue, find, replace};
-use super::records::{Checkpoint, Conversation, Entry, Known, MessageRecord, RecordState, UnmappedRecord};
+use super::records::{
+    Checkpoint, Conversation, Entry, Known, MessageRecord, RecordState, Remembered, UnmappedRecord,
+};
 use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{Inserted, Queue, UplinkKind};
@@ -15,7 +17,7 @@ const UNMAPPED_KEPT: u64 = 1000;
 /// A checkpoint is made after this many messages …
 const CHECKPOINT_MESSAGES: u64 = 256;
 /// … or after this many milliseconds with at least one message.
-const CHECKPOINT_MS: i64 = 60 * 60 * 1000;
+pub(super) const CHECKPOINT_MS: i64 = 60 * 60 * 1000;
 
 /// Gives out the next sequence and counts a message.
 pub(super) fn next_sequence(tx: &mut Tx<'_>, now: Timestamp, bytes: u64) -> Result<Sequence, StoreError> {
@@ -44,13 +46,14 @@ pub(super) fn insert(
     shared: &Shared,
     m: ReceivedMessage,
     mut files: Vec<StagedAttachment>,
+    mut long_text: Option<StagedAttachment>,
 ) -> Result<Inserted, StoreError> {
     let channel = channel_number(tx, shared, &m.channel)?;
     let dedup = m.dedup.as_ref().map(|key| keys::dedup(channel, key));
     if let (Some(key), false) = (&dedup, matches!(m.dedup, Some(DedupKey::FirstHash(_))))
-        && let Some(known) = tx.load::<Known>(key)?
+        && let Some(known) = tx.load::<Remembered>(key)?
     {
-        return Ok(Inserted::Duplicate(known.message()));
+        return Ok(Inserted::Duplicate(known.message.message()));
     }
     if !shared.gauge.space().is_enough() {
         return Err(StoreError::NoSpace);
@@ -65,6 +68,7 @@ pub(super) fn insert(
         stored_at: m.received_at,
         state: RecordState::Incoming { sender, failed: None },
         text: m.text,
+        long_text: long_text.as_ref().map(StagedAttachment::extent),
         attachments: files.iter().map(StagedAttachment::attachment).collect(),
     };
     let bytes = stored.logical_bytes();
@@ -75,9 +79,15 @@ pub(super) fn insert(
     tx.put(keys::live(message), &stored)?;
     save_with_activity(tx, id, conversation, message.sequence)?;
     if let Some(key) = dedup {
-        tx.put(key, &Known::from(message))?;
+        tx.put(
+            key,
+            &Remembered {
+                message: Known::from(message),
+                at: m.received_at,
+            },
+        )?;
     }
-    for file in &mut files {
+    for file in files.iter().chain(&long_text) {
         tx.put(keys::file(file.id()), &Known::from(message))?;
     }
     let entry = Entry {
@@ -89,7 +99,10 @@ pub(super) fn insert(
     };
     enqueue(tx, Queue::ToUplink, message, entry)?;
     // From here on the files belong to the message.
-    files.iter_mut().for_each(StagedAttachment::keep);
+    files
+        .iter_mut()
+        .chain(&mut long_text)
+        .for_each(StagedAttachment::keep);
     Ok(Inserted::New(message))
 }
 

@@ -163,6 +163,11 @@ pub(super) fn packs(id: ConversationId, from: Option<Sequence>) -> Range {
     (from.map_or(start, |sequence| pack(id, sequence.0)), end)
 }
 
+/// Behind all keys of a conversation in a range of messages or packs.
+pub(super) fn behind(letter: u8, id: ConversationId) -> Vec<u8> {
+    prefix(key(letter, &[&id.0.to_be_bytes()])).1
+}
+
 const fn queue_byte(queue: Queue) -> u8 {
     match queue {
         Queue::ToUplink => b'u',

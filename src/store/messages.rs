@@ -6,10 +6,11 @@ use sled::IVec;
 use super::StoreError;
 use super::keys::{self, Range};
 use super::records::{Entry, MessageRecord, RecordState, decode};
+use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{Queue, UplinkKind};
 use crate::domain::{
-    ChannelId, ConversationId, DeliveryState, GatewayId, IncomingState, Message, MessageId, ParticipantId,
+    ChannelId, ConversationId, DeliveryState, IncomingState, Message, MessageId, ParticipantId,
     ProviderChannelId, Sequence,
 };
 
@@ -127,17 +128,19 @@ fn packs_until(source: &impl Source, conversation: ConversationId, before: u64) 
 
 /// A message as the rest of the gateway sees it.
 pub(super) fn present(
-    source: &impl Source,
-    gateway: &GatewayId,
+    shared: &Shared,
     channel: &ChannelId,
     id: MessageId,
     stored: MessageRecord,
 ) -> Result<Message, StoreError> {
+    let text = shared.whole_text(&stored);
     let (sender, state) = match stored.state {
         RecordState::Incoming { sender, failed } => {
             let state = match failed {
                 Some(reason) => IncomingState::Failed(reason),
-                None if source.get(&keys::entry(Queue::ToUplink, id))?.is_some() => IncomingState::Queued,
+                None if Source::get(&shared.tree, &keys::entry(Queue::ToUplink, id))?.is_some() => {
+                    IncomingState::Queued
+                }
                 None => IncomingState::Accepted,
             };
             let sender = ParticipantId::EndUser {
@@ -147,14 +150,14 @@ pub(super) fn present(
             (sender, DeliveryState::Incoming(state))
         }
         RecordState::Outgoing { state, .. } => (
-            ParticipantId::Source(ProviderChannelId::new(gateway, channel)),
+            ParticipantId::Source(ProviderChannelId::new(&shared.gateway, channel)),
             DeliveryState::Outgoing(state),
         ),
     };
     Ok(Message {
         id,
         sender,
-        text: stored.text,
+        text,
         created_at: stored.created_at,
         stored_at: stored.stored_at,
         attachments: stored.attachments,

@@ -19,8 +19,10 @@ mod maintenance;
 mod messages;
 mod open;
 mod outgoing;
+mod packs;
 mod reader;
 mod records;
+mod retention;
 mod shared;
 mod space;
 #[cfg(test)]
@@ -147,18 +149,20 @@ impl Store {
         let received = std::mem::take(&mut m.attachments);
         let shared = &self.inner.shared;
         let mut files = Vec::new();
-        if !received.is_empty() {
+        let mut long_text = None;
+        if !received.is_empty() || m.text.len() > attachments::INLINE_TEXT {
             if let Some(known) = self.duplicate_of(&m)? {
                 return Ok(Inserted::Duplicate(known));
             }
             if !shared.gauge.check(shared.head().queued_bytes).is_enough() {
                 return Err(StoreError::NoSpace);
             }
-            files = attachments::stage_received(&shared.options.state_dir, &received).await?;
+            files = attachments::stage_received(shared, &received).await?;
+            long_text = attachments::stage_long_text(shared, &mut m.text).await?;
         }
         self.recheck_space();
         self.write(Durability::Synced, move |tx, shared| {
-            incoming::insert(tx, shared, m, files)
+            incoming::insert(tx, shared, m, files, long_text)
         })
         .await
     }
@@ -170,8 +174,8 @@ impl Store {
         if matches!(key, DedupKey::FirstHash(_)) {
             return Ok(None);
         }
-        let known: Option<records::Known> = self.inner.shared.tree.load(&keys::dedup(channel, key))?;
-        Ok(known.map(|known| known.message()))
+        let known: Option<records::Remembered> = self.inner.shared.tree.load(&keys::dedup(channel, key))?;
+        Ok(known.map(|known| known.message.message()))
     }
 
     /// While nothing is taken in, nothing else would notice that there is room again.
@@ -192,11 +196,12 @@ impl Store {
     }
 
     /// Stores an agent's message for the hardware. Durable when it returns.
-    pub async fn insert_outgoing(&self, o: NewOutgoing) -> Result<MessageId, StoreError> {
+    pub async fn insert_outgoing(&self, mut o: NewOutgoing) -> Result<MessageId, StoreError> {
         check_text(&o.text)?;
         self.recheck_space();
+        let long_text = attachments::stage_long_text(&self.inner.shared, &mut o.text).await?;
         self.write(Durability::Synced, move |tx, shared| {
-            outgoing::insert(tx, shared, o)
+            outgoing::insert(tx, shared, o, long_text)
         })
         .await
     }
@@ -344,7 +349,7 @@ impl Store {
         if !self.inner.shared.gauge.space().is_enough() {
             return Err(StoreError::NoSpace);
         }
-        AttachmentWriter::create(&self.inner.shared.options.state_dir, name, mime).await
+        AttachmentWriter::create(&self.inner.shared, name, mime).await
     }
 
     /// Whether there is room to take messages in.

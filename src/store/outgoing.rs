@@ -4,7 +4,7 @@ use super::attachments::StagedAttachment;
 use super::conversations::save_with_activity;
 use super::incoming::next_sequence;
 use super::messages::{Found, dequeue, enqueue, find, newest_first, replace};
-use super::records::{Conversation, Entry, MessageRecord, RecordState};
+use super::records::{Conversation, Entry, Known, MessageRecord, RecordState};
 use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{NewOutgoing, Queue, StatusApplied, UplinkKind};
@@ -17,7 +17,12 @@ use crate::domain::{
 /// How many messages of a conversation are looked at for a report that names only the recipient.
 const MAX_LOOK_BACK: usize = 2000;
 
-pub(super) fn insert(tx: &mut Tx<'_>, shared: &Shared, mut o: NewOutgoing) -> Result<MessageId, StoreError> {
+pub(super) fn insert(
+    tx: &mut Tx<'_>,
+    shared: &Shared,
+    mut o: NewOutgoing,
+    mut long_text: Option<StagedAttachment>,
+) -> Result<MessageId, StoreError> {
     if !shared.gauge.space().is_enough() {
         return Err(StoreError::NoSpace);
     }
@@ -39,6 +44,7 @@ pub(super) fn insert(tx: &mut Tx<'_>, shared: &Shared, mut o: NewOutgoing) -> Re
             handed_at: o.now,
         },
         text: o.text,
+        long_text: long_text.as_ref().map(StagedAttachment::extent),
         attachments: o.attachments.iter().map(StagedAttachment::attachment).collect(),
     };
     let bytes = stored.logical_bytes();
@@ -49,8 +55,8 @@ pub(super) fn insert(tx: &mut Tx<'_>, shared: &Shared, mut o: NewOutgoing) -> Re
     tx.put(keys::live(id), &stored)?;
     conversation.seen = true;
     save_with_activity(tx, o.conversation, conversation, id.sequence)?;
-    for file in &o.attachments {
-        tx.put(keys::file(file.id()), &super::records::Known::from(id))?;
+    for file in o.attachments.iter().chain(&long_text) {
+        tx.put(keys::file(file.id()), &Known::from(id))?;
     }
     let entry = Entry {
         channel,
@@ -63,7 +69,10 @@ pub(super) fn insert(tx: &mut Tx<'_>, shared: &Shared, mut o: NewOutgoing) -> Re
     if o.announce {
         enqueue(tx, Queue::ToUplink, id, entry)?;
     }
-    o.attachments.iter_mut().for_each(StagedAttachment::keep);
+    o.attachments
+        .iter_mut()
+        .chain(&mut long_text)
+        .for_each(StagedAttachment::keep);
     Ok(id)
 }
 
@@ -98,7 +107,7 @@ pub(super) fn start_attempt(
         id,
         channel: shared.channel_id(conversation.channel)?,
         to: conversation.address,
-        text: found.stored.text.clone(),
+        text: shared.whole_text(&found.stored),
         route: conversation.route,
     };
     replace(tx, id, found)?;
@@ -196,7 +205,14 @@ pub(super) fn apply_status(
                 .get(&keys::address(channel, &address))?
                 .and_then(|value| keys::tail(&value));
             match conversation {
-                Some(id) => oldest_meant(tx, ConversationId(id), text.as_deref(), not_before, &r.status)?,
+                Some(id) => oldest_meant(
+                    tx,
+                    shared,
+                    ConversationId(id),
+                    text.as_deref(),
+                    not_before,
+                    &r.status,
+                )?,
                 None => None,
             }
         }
@@ -226,6 +242,7 @@ pub(super) fn apply_status(
 /// The oldest message handed over since a time that a report can still change.
 fn oldest_meant(
     tx: &Tx<'_>,
+    shared: &Shared,
     conversation: ConversationId,
     text: Option<&str>,
     not_before: Timestamp,
@@ -233,23 +250,18 @@ fn oldest_meant(
 ) -> Result<Option<MessageId>, StoreError> {
     let mut meant = None;
     for item in newest_first(tx, conversation, None).take(MAX_LOOK_BACK) {
-        let (
-            sequence,
-            MessageRecord {
-                state, text: sent, ..
-            },
-        ) = item?;
-        let RecordState::Outgoing { state, handed_at } = state else {
+        let (sequence, record) = item?;
+        let RecordState::Outgoing { state, handed_at } = &record.state else {
             continue;
         };
         if matches!(state, OutgoingState::Queued) {
             continue;
         }
         // Messages of one conversation are handed over in their order.
-        if handed_at < not_before {
+        if *handed_at < not_before {
             break;
         }
-        if state.accepts(status) && text.is_none_or(|text| text == sent) {
+        if state.accepts(status) && text.is_none_or(|text| text == shared.whole_text(&record)) {
             meant = Some(MessageId {
                 conversation,
                 sequence,

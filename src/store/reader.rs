@@ -86,13 +86,7 @@ impl Reader {
                 conversation: id,
                 sequence,
             };
-            page.push(present(
-                &self.shared.tree,
-                &self.shared.gateway,
-                &channel,
-                message,
-                stored,
-            )?);
+            page.push(present(&self.shared, &channel, message, stored)?);
         }
         Ok(Some(ConversationView {
             id,
@@ -118,13 +112,7 @@ impl Reader {
             return Ok(None);
         };
         let channel = self.shared.channel_id(conversation.channel)?;
-        let message = present(
-            &self.shared.tree,
-            &self.shared.gateway,
-            &channel,
-            id,
-            found.stored,
-        )?;
+        let message = present(&self.shared, &channel, id, found.stored)?;
         Ok(Some((channel, message)))
     }
 
@@ -195,13 +183,7 @@ impl Reader {
                 self.shared.tree.get(&key).map_err(super::tx::broken)?.as_deref() == Some(value.as_ref());
             if unchanged {
                 return Ok(Some(UplinkItem {
-                    message: present(
-                        &self.shared.tree,
-                        &self.shared.gateway,
-                        &channel,
-                        message,
-                        found.stored,
-                    )?,
+                    message: present(&self.shared, &channel, message, found.stored)?,
                     channel,
                     revision: entry.revision,
                     kind: entry.kind,

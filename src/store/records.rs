@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use super::StoreError;
 use super::types::{ChannelLink, UplinkKind};
 use crate::domain::{
-    Address, Attachment, ConversationId, ConversationStatus, MessageId, OutgoingState, Route, Sequence,
-    Timestamp,
+    Address, Attachment, AttachmentId, ConversationId, ConversationStatus, MessageId, OutgoingState, Route,
+    Sequence, Timestamp,
 };
 
 /// Leads every value. A new shape of one kind of record gets a new number, and its reader learns both.
@@ -71,7 +71,10 @@ pub(super) struct MessageRecord {
     pub(super) created_at: Timestamp,
     pub(super) stored_at: Timestamp,
     pub(super) state: RecordState,
+    /// The text, or the beginning of a long one.
     pub(super) text: String,
+    /// The whole of a long text: a file beside the attachments, and its length in bytes.
+    pub(super) long_text: Option<(u64, u64)>,
     pub(super) attachments: Vec<Attachment>,
 }
 
@@ -99,12 +102,30 @@ impl MessageRecord {
         )
     }
 
+    /// Whether the hardware has not had it yet.
+    pub(super) fn is_waiting(&self) -> bool {
+        matches!(
+            self.state,
+            RecordState::Outgoing {
+                state: OutgoingState::Queued | OutgoingState::Attempted,
+                ..
+            }
+        )
+    }
+
+    /// Files that belong to it.
+    pub(super) fn files(&self) -> impl Iterator<Item = AttachmentId> {
+        let text = self.long_text.map(|(id, _)| AttachmentId(id));
+        self.attachments.iter().map(|a| a.id).chain(text)
+    }
+
     /// What retention counts.
     pub(super) fn logical_bytes(&self) -> u64 {
         let files: u64 = self.attachments.iter().map(|a| a.size).sum();
-        files
-            .saturating_add(self.text.len() as u64)
-            .saturating_add(MESSAGE_OVERHEAD)
+        let text = self
+            .long_text
+            .map_or(self.text.len() as u64, |(_, length)| length);
+        files.saturating_add(text).saturating_add(MESSAGE_OVERHEAD)
     }
 }
 
@@ -119,7 +140,7 @@ pub(super) struct Entry {
     pub(super) since: Timestamp,
 }
 
-/// Recognises a repeat.
+/// Names a message.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Known {
     pub(super) conversation: u64,
@@ -142,6 +163,14 @@ impl From<MessageId> for Known {
             sequence: id.sequence.0,
         }
     }
+}
+
+/// Recognises a repeat from the device.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Remembered {
+    pub(super) message: Known,
+    /// When it came.
+    pub(super) at: Timestamp,
 }
 
 /// A point from which retention finds a sequence by time or by bytes.

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::keys;
+use super::maintenance::Progress;
 use super::records::{Channel, Entry, HeadRecord, decode, encode};
 use super::space::Gauge;
 use super::tx::{Effects, Source, Writes, broken};
@@ -78,6 +79,9 @@ pub(super) struct Shared {
     to_hardware: QueueState,
     failed: watch::Sender<Option<String>>,
     served: Mutex<Served>,
+    /// Files that no message names yet.
+    pub(super) staged: Mutex<HashSet<AttachmentId>>,
+    pub(super) progress: Mutex<Progress>,
 }
 
 impl Shared {
@@ -120,6 +124,8 @@ impl Shared {
             to_hardware,
             failed: watch::channel(None).0,
             served: Mutex::default(),
+            staged: Mutex::default(),
+            progress: Mutex::default(),
             tree,
             options,
             gateway,

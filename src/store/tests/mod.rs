@@ -1,6 +1,7 @@
 //! Behaviour of the store through its public surface.
 
 mod delivery;
+mod keeping;
 
 use std::collections::{BTreeMap, HashSet};
 
