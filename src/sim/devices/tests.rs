@@ -6,6 +6,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
+use crate::domain::{ChannelId, ConversationId, DeviceStatus, MessageId, Outgoing, Sequence};
+use crate::protocol::mqtt::{DeviceSpec, Mapping, Packet, Read};
+
 use super::super::broker::{Broker, LocalSubscription, QoS};
 use super::formats::{self, Command};
 use super::{Customer, Device, Devices, Event, Script, Text, What};
@@ -260,4 +263,79 @@ fn a_long_or_foreign_text_is_marked_as_multipart() {
     let report: Value =
         serde_json::from_str(&formats::confirmed(Device::Sms2mqtt, &command, 0, now).payload).unwrap();
     assert_eq!(report["datetime"], "1970-01-01 00:00:00");
+}
+
+#[test]
+fn the_products_presets_read_and_write_what_the_devices_speak() {
+    let now = jiff::Timestamp::now();
+    let at = crate::domain::Timestamp::from_unix_ms(now.as_millisecond());
+    let desk: ChannelId = "desk".parse().unwrap();
+    for (device, preset, delivered) in [
+        (Device::Sms2mqtt, "sms2mqtt", false),
+        (Device::Gsm2mqtt, "gsm2mqtt", true),
+    ] {
+        let spec = DeviceSpec {
+            preset: Some(preset.to_owned()),
+            ..DeviceSpec::default()
+        };
+        let mapping = Mapping::compile(&spec).unwrap();
+        let read = |publication: &formats::Publication| {
+            assert!(
+                mapping.takes(&publication.topic),
+                "{device} publishes to {}",
+                publication.topic
+            );
+            let packet = Packet {
+                topic: &publication.topic,
+                payload: publication.payload.as_bytes(),
+                packet_id: Some(1),
+                retained: false,
+                dup: false,
+            };
+            mapping.read(&desk, &packet, at)
+        };
+
+        let incoming = formats::received(device, "+447700900142", "Grüße 👋", now);
+        let Read::Message(message) = read(&incoming) else {
+            panic!("{device}: not read as a message")
+        };
+        assert_eq!(
+            (message.from.as_str(), message.text.as_str()),
+            ("+447700900142", "Grüße 👋")
+        );
+        let time = message.device_time.unwrap();
+        assert!(
+            (at.unix_ms() - time.unix_ms()).abs() < 1000,
+            "{device}: {}",
+            time.to_iso8601()
+        );
+
+        let answer = Outgoing {
+            id: MessageId {
+                conversation: ConversationId(1),
+                sequence: Sequence(1),
+            },
+            channel: desk.clone(),
+            to: message.from.clone(),
+            text: "Gern! \"Bis\" bald\n👍".to_owned(),
+            route: message.route.clone(),
+        };
+        let publish = mapping.write(&answer).unwrap();
+        assert_eq!(publish.topic, formats::command_topic(device));
+        let command = formats::command(device, &publish.payload).unwrap();
+        assert_eq!(
+            (command.number.as_str(), &command.text),
+            ("+447700900142", &answer.text)
+        );
+
+        let Read::Status(report) = read(&formats::confirmed(device, &command, 1, now)) else {
+            panic!("{device}: not read as a status")
+        };
+        let wanted = if delivered {
+            DeviceStatus::Delivered
+        } else {
+            DeviceStatus::Sent
+        };
+        assert_eq!(report.status, wanted, "{device}");
+    }
 }
