@@ -1,1 +1,0 @@
-//! MQTT devices through a broker (rumqttc).

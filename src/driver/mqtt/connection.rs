@@ -1,0 +1,529 @@
+//! One connection to a broker after another.
+//!
+//! A single task polls the library and decides about everything that belongs to the connection, so that nothing
+//! can be sent between the end of a connection and the news of it. It never waits for the store.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use log::{debug, info, warn};
+use rumqttc::Outgoing as Written;
+use rumqttc::v5::mqttbytes::QoS;
+use rumqttc::v5::mqttbytes::v5::{
+    ConnAck, ConnectProperties, Filter, LastWill, Packet, Publish, RetainForwardRule, SubAck,
+    SubscribeReasonCode,
+};
+use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
+
+use super::failure::{Failure, classify};
+use super::intake::{Ack, Arrived};
+use super::outgoing::{Ledger, Origin};
+use super::subscriptions::Subscriptions;
+use super::{Device, now, tls};
+use crate::config::Broker;
+use crate::domain::Attempt;
+use crate::driver::{Link, OutgoingJob};
+use crate::protocol::retry::Backoff;
+
+const BACKOFF: Backoff = Backoff {
+    first: Duration::from_secs(1),
+    most: Duration::from_secs(60),
+};
+/// A connection that lasted this long was a good one: the next failure starts a new row.
+const STABLE: Duration = Duration::from_secs(20);
+/// Least pause after another client took the session over.
+const TAKEN_OVER: Duration = Duration::from_secs(10);
+/// For the network, TLS and the broker's CONNACK.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// For the last acknowledgements when the gateway stops.
+const STOP_LIMIT: Duration = Duration::from_secs(3);
+/// Publishes that are not settled at a time. The library keeps memory for each possible one.
+const IN_FLIGHT: usize = 8;
+/// The library reuses packet identifiers up to this number.
+const PACKET_IDS: u16 = 16;
+/// Largest packet that is read although it is larger than announced, so that it does not come again for ever.
+const LARGEST_PACKET: usize = 64 << 20;
+
+/// What a connection is made of.
+pub(super) struct Parts {
+    pub(super) broker: Broker,
+    pub(super) devices: Arc<[Device]>,
+    pub(super) client_id: String,
+    pub(super) status_topic: String,
+    pub(super) filters: BTreeSet<String>,
+    pub(super) subscriptions_file: Option<PathBuf>,
+    pub(super) packets: mpsc::Sender<Arrived>,
+    pub(super) epoch: Arc<AtomicU64>,
+    pub(super) acks: mpsc::Receiver<Ack>,
+    pub(super) jobs: mpsc::Receiver<OutgoingJob>,
+    pub(super) link: watch::Sender<Link>,
+    pub(super) stop: watch::Receiver<bool>,
+}
+
+/// How a connection ended.
+enum End {
+    Failed(Box<ConnectionError>),
+    /// The library gave no sign of life.
+    Frozen,
+    /// The broker did not acknowledge in time.
+    Unanswered,
+    Stopped,
+}
+
+/// The state that one connection has and the next has not.
+#[derive(Default)]
+struct Session {
+    since: Option<Instant>,
+    /// Largest packet that the broker takes.
+    max_packet: Option<u32>,
+    in_flight: usize,
+    /// Filters in the order of the SUBSCRIBE that was sent.
+    subscribing: Vec<String>,
+    unsubscribing: usize,
+}
+
+pub(super) struct Connection {
+    parts: Parts,
+    client: AsyncClient,
+    session: Session,
+    ledger: Ledger,
+    subscriptions: Option<Subscriptions>,
+    /// A packet for which the intake had no room: nothing is polled until it has.
+    held: Option<Arrived>,
+    /// Acknowledgements for which the library had no room.
+    unsent: VecDeque<Publish>,
+    arrivals: u64,
+}
+
+impl Connection {
+    pub(super) fn new(parts: Parts) -> Self {
+        // Replaced by the real one before anything is polled.
+        let (client, _) = AsyncClient::new(options(&parts), 1);
+        Self {
+            parts,
+            client,
+            session: Session::default(),
+            ledger: Ledger::default(),
+            subscriptions: None,
+            held: None,
+            unsent: VecDeque::new(),
+            arrivals: 0,
+        }
+    }
+
+    /// Connects, works and reconnects until the gateway stops.
+    pub(super) async fn run(mut self) {
+        self.open_subscriptions();
+        let requests = usize::from(self.parts.broker.receive_maximum) * 2 + 64;
+        let (client, mut library) = AsyncClient::new(options(&self.parts), requests);
+        self.client = client;
+        let mut failures: u32 = 0;
+        let mut cut_short: u32 = 0;
+        loop {
+            let (reason, least) = match tls::transport(self.parts.broker.tls.as_ref()) {
+                Err(reason) => (reason, Duration::ZERO),
+                Ok(transport) => {
+                    library.options.set_transport(transport);
+                    let end = self.connection(&mut library).await;
+                    let lasted = self.session.since.map(|since| since.elapsed());
+                    self.forget(&mut library);
+                    if lasted.is_some_and(|lasted| lasted >= STABLE) {
+                        failures = 0;
+                    }
+                    let mut failure = match end {
+                        End::Stopped => return,
+                        End::Failed(error) => classify(&error, &self.parts.broker),
+                        End::Frozen => {
+                            Failure::because("the broker gave no sign of life: the connection is made anew")
+                        }
+                        End::Unanswered => Failure::because(
+                            "the broker did not confirm a message in time: the connection is made anew",
+                        ),
+                    };
+                    cut_short = match lasted {
+                        Some(lasted) if failure.closed && lasted < STABLE => cut_short.saturating_add(1),
+                        _ => 0,
+                    };
+                    if cut_short >= 2 {
+                        failure.suspect_twin(&self.parts.client_id);
+                    }
+                    if let Some(size) = failure.oversize.filter(|size| *size <= LARGEST_PACKET) {
+                        // It is delivered again and again; read it once.
+                        library.options.set_max_packet_size(u32::try_from(size).ok());
+                    }
+                    let least = if failure.taken_over {
+                        TAKEN_OVER
+                    } else {
+                        Duration::ZERO
+                    };
+                    (failure.reason, least)
+                }
+            };
+            failures = failures.saturating_add(1);
+            let jitter = getrandom::u32().unwrap_or(u32::MAX / 2);
+            let pause = BACKOFF.pause(failures, jitter).max(least);
+            self.down(&reason, pause);
+            if self.wait(pause, &reason).await {
+                return;
+            }
+        }
+    }
+
+    fn open_subscriptions(&mut self) {
+        let file = self.parts.subscriptions_file.clone();
+        let opened = Subscriptions::open(file, self.parts.filters.clone()).or_else(|error| {
+            warn!(broker = self.name(), error = error.to_string().as_str();
+                "The list of subscriptions cannot be kept: those that leave the configuration are not ended");
+            Subscriptions::open(None, self.parts.filters.clone())
+        });
+        self.subscriptions = opened.ok();
+    }
+
+    fn name(&self) -> &str {
+        &self.parts.broker.name
+    }
+
+    fn down(&self, reason: &str, pause: Duration) {
+        let mut since = now();
+        let known = match &*self.parts.link.borrow() {
+            Link::Down {
+                since: before,
+                reason: same,
+            } => {
+                since = *before;
+                same == reason
+            }
+            Link::Starting | Link::Up(_) => false,
+        };
+        if known {
+            debug!(broker = self.name(), reason, retry_in_s = pause.as_secs(); "Still no connection to the broker");
+        } else {
+            warn!(broker = self.name(), reason, retry_in_s = pause.as_secs(); "No connection to the broker");
+        }
+        self.parts.link.send_replace(Link::Down {
+            since,
+            reason: reason.to_owned(),
+        });
+    }
+
+    /// Waits before the next attempt; meanwhile answers come back at once. True when the gateway stops.
+    async fn wait(&mut self, pause: Duration, reason: &str) -> bool {
+        let end = Instant::now() + pause;
+        loop {
+            tokio::select! {
+                () = sleep_until(end) => return false,
+                stopped = self.parts.stop.wait_for(|stop| *stop) => { drop(stopped); return true; }
+                // Of a connection that is gone.
+                Some(_) = self.parts.acks.recv() => {}
+                Some(job) = self.parts.jobs.recv() => {
+                    drop(job.outcome.send(Attempt::NotStarted(reason.to_owned())));
+                }
+                permit = self.parts.packets.reserve(), if self.held.is_some() => {
+                    if let (Ok(permit), Some(held)) = (permit, self.held.take()) {
+                        permit.send(held);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Forgets what must not survive a connection. The library would keep unsent acknowledgements of packet
+    /// identifiers that mean something else now, and would send unconfirmed answers again without asking.
+    fn forget(&mut self, library: &mut EventLoop) {
+        self.parts.epoch.fetch_add(1, Ordering::Relaxed);
+        library.clean();
+        library.state.collision = None;
+        for event in library.state.events.drain(..) {
+            match event {
+                Event::Outgoing(Written::Publish(packet_id)) => {
+                    self.ledger.written(packet_id, Instant::now());
+                }
+                Event::Incoming(Packet::PubAck(ack)) => self.ledger.acknowledged(&ack),
+                Event::Incoming(_) | Event::Outgoing(_) => {}
+            }
+        }
+        library.pending.clear();
+        self.ledger.connection_lost();
+        self.session = Session::default();
+        self.unsent.clear();
+    }
+
+    /// One connection, from the attempt to its end.
+    async fn connection(&mut self, library: &mut EventLoop) -> End {
+        let mut quiet = self.parts.broker.keep_alive.max(Duration::from_secs(5)) * 3;
+        let mut last_sign = Instant::now();
+        let mut stop_at: Option<Instant> = None;
+        let mut stop = self.parts.stop.clone();
+        let packets = self.parts.packets.clone();
+        loop {
+            self.flush_acks();
+            let event = {
+                let mut poll = pin!(library.poll());
+                loop {
+                    let connected = self.session.since.is_some();
+                    let patience = if connected { quiet } else { CONNECT_TIMEOUT * 2 };
+                    let unanswered = self.ledger.deadline();
+                    let stopping = stop_at.is_some();
+                    // Dropped polls would lose what they have read: every other branch returns to this one.
+                    tokio::select! {
+                        event = &mut poll, if self.held.is_none() => break event,
+                        permit = packets.reserve(), if self.held.is_some() => {
+                            let (Ok(permit), Some(held)) = (permit, self.held.take()) else { return End::Stopped };
+                            permit.send(held);
+                            last_sign = Instant::now();
+                        }
+                        Some(ack) = self.parts.acks.recv() => {
+                            if ack.epoch == self.parts.epoch.load(Ordering::Relaxed) {
+                                self.unsent.push_back(ack.publish);
+                                self.flush_acks();
+                            }
+                        }
+                        Some(job) = self.parts.jobs.recv(), if self.ledger.open() < self.session.in_flight || !connected => {
+                            self.start(job, stopping);
+                        }
+                        stopped = stop.wait_for(|stop| *stop), if !stopping => {
+                            drop(stopped);
+                            if !connected {
+                                return End::Stopped;
+                            }
+                            self.publish_state("offline");
+                            stop_at = Some(Instant::now() + STOP_LIMIT);
+                        }
+                        () = sleep_until(last_sign + patience), if self.held.is_none() => return End::Frozen,
+                        () = sleep_until(unanswered.unwrap_or(last_sign)), if unanswered.is_some() => return End::Unanswered,
+                        () = sleep_until(stop_at.unwrap_or(last_sign)), if stopping => return End::Stopped,
+                    }
+                }
+            };
+            last_sign = Instant::now();
+            match event {
+                Err(error) => {
+                    return if stop_at.is_some() {
+                        End::Stopped
+                    } else {
+                        End::Failed(Box::new(error))
+                    };
+                }
+                Ok(Event::Incoming(packet)) => self.incoming(packet),
+                Ok(Event::Outgoing(Written::Publish(packet_id))) => self.ledger.written(packet_id, last_sign),
+                Ok(Event::Outgoing(Written::Disconnect)) => return End::Stopped,
+                Ok(Event::Outgoing(_)) => {}
+            }
+            quiet = quiet.max(library.options.keep_alive() * 3);
+            if stop_at.is_some() && self.ledger.open() == 0 && self.client.try_disconnect().is_err() {
+                return End::Stopped;
+            }
+        }
+    }
+
+    fn incoming(&mut self, packet: Packet) {
+        match packet {
+            Packet::ConnAck(ack) => self.connected(&ack),
+            Packet::Publish(publish) => {
+                self.arrivals += 1;
+                let epoch = self.parts.epoch.load(Ordering::Relaxed);
+                let arrived = Arrived {
+                    publish,
+                    epoch,
+                    order: self.arrivals,
+                };
+                if let Err(mpsc::error::TrySendError::Full(arrived)) = self.parts.packets.try_send(arrived) {
+                    self.held = Some(arrived);
+                }
+            }
+            Packet::PubAck(ack) => self.ledger.acknowledged(&ack),
+            Packet::SubAck(ack) => self.subscribed(&ack),
+            Packet::UnsubAck(_) => {
+                self.session.unsubscribing = self.session.unsubscribing.saturating_sub(1);
+                if self.session.unsubscribing == 0 {
+                    self.stale_ended();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn connected(&mut self, ack: &ConnAck) {
+        let properties = ack.properties.as_ref();
+        let receive_maximum = properties
+            .and_then(|properties| properties.receive_max)
+            .unwrap_or(u16::MAX);
+        self.session = Session {
+            since: Some(Instant::now()),
+            max_packet: properties.and_then(|properties| properties.max_packet_size),
+            in_flight: IN_FLIGHT.min(usize::from(receive_maximum)).max(1),
+            ..Session::default()
+        };
+        info!(broker = self.name(), session_kept = ack.session_present; "Connected to the broker");
+        let filters: Vec<String> = self.parts.filters.iter().cloned().collect();
+        let requests = filters.iter().map(|path| Filter {
+            path: path.clone(),
+            qos: QoS::AtLeastOnce,
+            // What the gateway publishes is no news to it (devices with one topic for both directions).
+            nolocal: true,
+            preserve_retain: false,
+            // Retained messages come with a new subscription only, not after every reconnect.
+            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
+        });
+        if filters.is_empty() {
+            self.up();
+        } else if self.client.try_subscribe_many(requests).is_err() {
+            warn!(broker = self.name(); "The subscriptions could not be sent");
+        }
+        self.session.subscribing = filters;
+        let stale: Vec<String> = match &self.subscriptions {
+            Some(subscriptions) if ack.session_present => subscriptions.stale().iter().cloned().collect(),
+            _ => Vec::new(),
+        };
+        self.session.unsubscribing = stale.len();
+        if stale.is_empty() {
+            // A new session holds nothing of the past.
+            self.stale_ended();
+        }
+        for filter in stale {
+            info!(broker = self.name(), filter = filter.as_str(); "Ending a subscription that left the configuration");
+            if self.client.try_unsubscribe(filter).is_err() {
+                debug!(broker = self.name(); "The end of a subscription could not be sent; next time");
+            }
+        }
+        self.publish_state("online");
+    }
+
+    fn stale_ended(&mut self) {
+        let broker = self.parts.broker.name.as_str();
+        if let Some(Err(error)) = self.subscriptions.as_mut().map(Subscriptions::stale_ended) {
+            warn!(broker, error = error.to_string().as_str(); "The list of subscriptions cannot be written");
+        }
+    }
+
+    fn subscribed(&mut self, ack: &SubAck) {
+        let filters = std::mem::take(&mut self.session.subscribing);
+        let refused: Vec<String> = filters
+            .into_iter()
+            .zip(&ack.return_codes)
+            .filter(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
+            .map(|(filter, code)| format!("{filter:?} ({code:?})"))
+            .collect();
+        if refused.is_empty() {
+            self.up();
+            return;
+        }
+        let reason = format!(
+            "the broker refused the subscription to {}: allow the gateway to read these topics in its access list",
+            refused.join(", ")
+        );
+        warn!(broker = self.name(), reason = reason.as_str(); "Messages of some devices cannot be received");
+        self.parts.link.send_replace(Link::Down { since: now(), reason });
+    }
+
+    fn up(&self) {
+        self.parts.link.send_replace(Link::Up(now()));
+    }
+
+    /// Says on the broker whether the gateway is there.
+    fn publish_state(&mut self, state: &'static str) {
+        if self
+            .client
+            .try_publish(self.parts.status_topic.clone(), QoS::AtLeastOnce, true, state)
+            .is_ok()
+        {
+            self.ledger.submit(Origin::Own);
+        }
+    }
+
+    fn flush_acks(&mut self) {
+        while let Some(publish) = self.unsent.pop_front() {
+            if self.client.try_ack(&publish).is_err() {
+                self.unsent.push_front(publish);
+                return;
+            }
+        }
+    }
+
+    fn start(&mut self, job: OutgoingJob, stopping: bool) {
+        let answer = |job: OutgoingJob, attempt| drop(job.outcome.send(attempt));
+        let waits = |words: &str| Attempt::NotStarted(words.to_owned());
+        if stopping {
+            return answer(job, waits("the gateway is stopping"));
+        }
+        if self.session.since.is_none() {
+            return answer(job, waits("the connection to the broker is being made"));
+        }
+        let device = self
+            .parts
+            .devices
+            .iter()
+            .find(|device| device.channel == job.message.channel);
+        let Some(device) = device else {
+            return answer(
+                job,
+                Attempt::Rejected("no device of this broker carries the channel".to_owned()),
+            );
+        };
+        let publish = match device.mapping.write(&job.message) {
+            Ok(publish) => publish,
+            Err(error) => return answer(job, Attempt::Rejected(error.to_string())),
+        };
+        // Fixed header, topic length, packet identifier and properties take less than this.
+        let size = publish.topic.len() + publish.payload.len() + 16;
+        if let Some(most) = self.session.max_packet.filter(|most| size > *most as usize) {
+            // Once handed to the library, it would fail, reconnect and fail again for ever.
+            let words = format!("the message takes {size} bytes, and the broker accepts {most}");
+            return answer(job, Attempt::Rejected(words));
+        }
+        let qos = if publish.qos == 0 {
+            QoS::AtMostOnce
+        } else {
+            QoS::AtLeastOnce
+        };
+        match self
+            .client
+            .try_publish(publish.topic, qos, publish.retain, publish.payload)
+        {
+            Ok(()) => self.ledger.submit(Origin::Job(job.outcome)),
+            Err(_) => answer(job, waits("the broker takes messages too slowly")),
+        }
+    }
+}
+
+fn options(parts: &Parts) -> MqttOptions {
+    let broker = &parts.broker;
+    // The library joins host and port with a colon; TLS wants the bare name.
+    let host = if broker.host.contains(':') && broker.tls.is_none() && !broker.host.starts_with('[') {
+        format!("[{}]", broker.host)
+    } else {
+        broker.host.clone()
+    };
+    let mut options = MqttOptions::new(&parts.client_id, host, broker.port);
+    let mut properties = ConnectProperties::new();
+    properties.session_expiry_interval =
+        Some(u32::try_from(broker.session_expiry.as_secs()).unwrap_or(u32::MAX));
+    properties.receive_maximum = Some(broker.receive_maximum.max(1));
+    properties.max_packet_size = Some(broker.max_packet_size);
+    options
+        .set_connect_properties(properties)
+        .set_clean_start(false)
+        .set_manual_acks(true)
+        // The library asserts at least 5 s.
+        .set_keep_alive(broker.keep_alive.max(Duration::from_secs(5)))
+        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
+        .set_outgoing_inflight_upper_limit(PACKET_IDS)
+        .set_last_will(LastWill::new(
+            &parts.status_topic,
+            "offline",
+            QoS::AtLeastOnce,
+            true,
+            None,
+        ));
+    if let Some(username) = &broker.username {
+        let password = broker.password.as_ref().map_or("", |password| password.expose());
+        options.set_credentials(username, password);
+    }
+    options
+}

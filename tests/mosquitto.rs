@@ -1,0 +1,615 @@
+//! The MQTT driver against a real mosquitto.
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "these are tests")]
+
+#[path = "support/mosquitto.rs"]
+mod mosquitto;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use mosquitto::{Device, LIMIT, Mosquitto};
+use pipepost::config::{Broker, BrokerTls};
+use pipepost::domain::*;
+use pipepost::driver::mqtt::{self, Setup};
+use pipepost::driver::{DriverEvent, DriverHandle, Link, OutgoingJob, Stored};
+use pipepost::protocol::mqtt::Mapping;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+const MAPPING: &str = r#"
+    in = { topic = "desk/{line}/received", from = "/from", text = "/text" }
+    out = { topic = "desk/{{line}}/send", payload = '{"to":{{to}},"text":{{text}},"id":{{id}}}' }
+    [[status]]
+    topic = "desk/{line}/report"
+    match = { id = "/id" }
+    at = "/state"
+    map = { ok = "delivered", "*" = "failed" }
+"#;
+
+fn broker(port: u16) -> Broker {
+    Broker {
+        name: "site".to_owned(),
+        host: "127.0.0.1".to_owned(),
+        port,
+        tls: None,
+        client_id: None,
+        username: None,
+        password: None,
+        keep_alive: Duration::from_secs(30),
+        session_expiry: Duration::from_secs(3600),
+        receive_maximum: 64,
+        max_packet_size: 1 << 20,
+    }
+}
+
+/// A running driver and the store's side of it.
+struct Gateway {
+    handle: DriverHandle,
+    events: mpsc::Receiver<DriverEvent>,
+    stop: watch::Sender<bool>,
+    work: JoinHandle<()>,
+}
+
+impl Gateway {
+    fn start(broker: Broker) -> Self {
+        Self::start_with(broker, MAPPING, None)
+    }
+
+    fn start_with(broker: Broker, mapping: &str, subscriptions_file: Option<PathBuf>) -> Self {
+        let (event_sender, events) = mpsc::channel(16);
+        let (stop, stopped) = watch::channel(false);
+        let device = mqtt::Device {
+            name: "desk".to_owned(),
+            channel: "desk".parse().unwrap(),
+            mapping: Mapping::compile(&toml::from_str(mapping).unwrap()).unwrap(),
+        };
+        let (handle, work) = mqtt::spawn(Setup {
+            broker,
+            devices: vec![device],
+            client_id: "pipepost-test".to_owned(),
+            gateway: "gw-1".parse().unwrap(),
+            subscriptions_file,
+            events: event_sender,
+            stop: stopped,
+        });
+        Self {
+            handle,
+            events,
+            stop,
+            work: tokio::spawn(work),
+        }
+    }
+
+    async fn up(&mut self) {
+        let up = self.handle.link.wait_for(|link| matches!(link, Link::Up(_)));
+        timeout(LIMIT, up)
+            .await
+            .expect("the driver does not connect")
+            .unwrap();
+    }
+
+    /// The reason for which the driver is not connected, once it contains a text.
+    async fn down(&mut self, part: &str) -> String {
+        let mut link = self.handle.link.clone();
+        let down = link.wait_for(|link| matches!(link, Link::Down { reason, .. } if reason.contains(part)));
+        match timeout(LIMIT, down).await.map(|link| link.unwrap().clone()) {
+            Ok(Link::Down { reason, .. }) => reason,
+            _ => panic!("not {part:?}: {:?}", self.handle.link.borrow()),
+        }
+    }
+
+    async fn event(&mut self) -> DriverEvent {
+        timeout(LIMIT, self.events.recv())
+            .await
+            .expect("no event")
+            .unwrap()
+    }
+
+    async fn received(&mut self) -> (ReceivedMessage, oneshot::Sender<Stored>) {
+        match self.event().await {
+            DriverEvent::Received { message, stored } => (*message, stored),
+            DriverEvent::Unmapped { record, .. } => panic!("unmapped: {}", record.reason),
+            DriverEvent::Status { .. } => panic!("a status"),
+        }
+    }
+
+    async fn send(&self, text: &str, line: &str) -> Attempt {
+        let (outcome, receiver) = oneshot::channel();
+        let message = Outgoing {
+            id: MessageId {
+                conversation: ConversationId(1),
+                sequence: Sequence(2),
+            },
+            channel: "desk".parse().unwrap(),
+            to: Address::new("+15550100").unwrap(),
+            text: text.to_owned(),
+            route: Route::from([("line".to_owned(), line.to_owned())]),
+        };
+        self.handle
+            .outgoing
+            .send(OutgoingJob { message, outcome })
+            .await
+            .ok()
+            .unwrap();
+        timeout(LIMIT, receiver).await.expect("no outcome").unwrap()
+    }
+
+    /// As SIGKILL does: nothing more is sent, the connection breaks.
+    async fn crash(self) {
+        self.work.abort();
+        let _cancelled = self.work.await;
+    }
+
+    async fn stop(self) {
+        self.stop.send(true).unwrap();
+        timeout(LIMIT, self.work)
+            .await
+            .expect("the driver does not stop")
+            .unwrap();
+    }
+}
+
+fn text(text: &str) -> (String, Vec<u8>) {
+    (
+        "desk/1/received".to_owned(),
+        format!(r#"{{"from":"+15550100","text":"{text}"}}"#).into_bytes(),
+    )
+}
+
+fn texts(names: impl IntoIterator<Item = String>) -> Vec<(String, Vec<u8>)> {
+    names.into_iter().map(|name| text(&name)).collect()
+}
+
+macro_rules! mosquitto_or_skip {
+    ($start:expr) => {
+        match $start {
+            Some(broker) => broker,
+            None => return,
+        }
+    };
+}
+
+#[tokio::test]
+async fn a_message_is_acknowledged_only_after_it_was_stored_and_comes_again_after_a_crash() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device.publish_all([text("one")]).await;
+    let (message, _unanswered) = gateway.received().await;
+    let Some(DedupKey::FirstHash(first)) = message.dedup else {
+        panic!("a first delivery is not a repeat")
+    };
+    assert_eq!(
+        (message.text.as_str(), message.route["line"].as_str()),
+        ("one", "1")
+    );
+    gateway.crash().await;
+
+    let mut gateway = Gateway::start(broker(site.port));
+    let (message, stored) = gateway.received().await;
+    assert_eq!(
+        message.dedup,
+        Some(DedupKey::Hash(first)),
+        "the repeat is recognised"
+    );
+    stored.send(Stored::Acknowledge).unwrap();
+    device.publish_all([text("two")]).await;
+    let (message, stored) = gateway.received().await;
+    assert_eq!(message.text, "two");
+    stored.send(Stored::Acknowledge).unwrap();
+    // A third one is in flight when the gateway stops in order: only it may come again.
+    device.publish_all([text("three")]).await;
+    let (_, _unanswered) = gateway.received().await;
+    gateway.stop().await;
+
+    let mut gateway = Gateway::start(broker(site.port));
+    let (message, _stored) = gateway.received().await;
+    assert_eq!(message.text, "three");
+}
+
+#[tokio::test]
+async fn what_is_sent_while_the_gateway_is_away_waits_in_its_session() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    gateway.stop().await;
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device.publish_all(texts((0..300).map(|n| n.to_string()))).await;
+    let mut gateway = Gateway::start(broker(site.port));
+    for n in 0..300 {
+        let (message, stored) = gateway.received().await;
+        assert_eq!(message.text, n.to_string());
+        stored.send(Stored::Acknowledge).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_broker_that_is_killed_and_comes_back_loses_nothing() {
+    let mut site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device.publish_all(texts((0..100).map(|n| n.to_string()))).await;
+    let (message, stored) = gateway.received().await;
+    assert_eq!(message.text, "0");
+    // Autosave runs once a second.
+    wait_for_database(&site).await;
+    site.kill();
+    gateway.down("").await;
+    // Stored, but the acknowledgement belongs to a connection that is gone.
+    stored.send(Stored::Acknowledge).unwrap();
+    site.restart();
+    let mut seen = BTreeSet::new();
+    while seen.len() < 100 {
+        let (message, stored) = gateway.received().await;
+        seen.insert(message.text.parse::<u32>().unwrap());
+        let _stale = stored.send(Stored::Acknowledge);
+    }
+    gateway.up().await;
+    device.publish_all([text("after")]).await;
+    loop {
+        let (message, stored) = gateway.received().await;
+        let _stale = stored.send(Stored::Acknowledge);
+        if message.text == "after" {
+            break;
+        }
+    }
+}
+
+/// Waits until the broker has written its database after the last message.
+async fn wait_for_database(site: &Mosquitto) {
+    let written = |site: &Mosquitto| {
+        std::fs::metadata(site.folder().join("mosquitto.db"))
+            .ok()
+            .filter(|data| data.len() > 4000)?
+            .modified()
+            .ok()
+    };
+    let before = std::time::SystemTime::now();
+    let end = Instant::now() + LIMIT;
+    while written(site).is_none_or(|time| time < before) {
+        if written(site).is_some() && before.elapsed().unwrap() > Duration::from_secs(2) {
+            return;
+        }
+        assert!(Instant::now() < end, "no database");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_messages_pass_a_slow_store_in_order_with_many_in_flight() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let port = site.port;
+    let publishing = tokio::spawn(async move {
+        let mut device = Device::connect(port, "device", &[]).await;
+        device.publish_all(texts((0..1000).map(|n| n.to_string()))).await;
+    });
+    let started = Instant::now();
+    let mut next = 0;
+    let mut most = 0;
+    while next < 1000 {
+        // One sync of 10 ms for all that is waiting.
+        let mut batch = vec![gateway.received().await];
+        let sync = tokio::time::sleep(Duration::from_millis(10));
+        tokio::pin!(sync);
+        loop {
+            tokio::select! {
+                () = &mut sync => break,
+                event = gateway.received() => batch.push(event),
+            }
+        }
+        most = most.max(batch.len());
+        for (message, stored) in batch {
+            assert_eq!(message.text, next.to_string(), "order, and none twice");
+            next += 1;
+            stored.send(Stored::Acknowledge).unwrap();
+        }
+    }
+    publishing.await.unwrap();
+    assert!(most >= 32, "at most {most} waited for one sync");
+    println!("1,000 messages in {:?}, up to {most} per sync", started.elapsed());
+}
+
+#[tokio::test]
+async fn a_store_without_space_gets_every_message_later_in_order() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device.publish_all(texts((0..200).map(|n| n.to_string()))).await;
+    let mut window = Vec::new();
+    while window.len() < 64 {
+        window.push(gateway.received().await.1);
+    }
+    for stored in window {
+        stored.send(Stored::Refused).unwrap();
+    }
+    // Only the oldest is tried again, and nothing newer passes it.
+    let (message, stored) = gateway.received().await;
+    assert_eq!(message.text, "0");
+    stored.send(Stored::Refused).unwrap();
+    for next in 0..200 {
+        let (message, stored) = gateway.received().await;
+        assert_eq!(message.text, next.to_string());
+        stored.send(Stored::Acknowledge).unwrap();
+    }
+    assert!(
+        matches!(*gateway.handle.link.borrow(), Link::Up(_)),
+        "no reconnect was needed"
+    );
+}
+
+#[tokio::test]
+async fn an_answer_is_sent_when_the_broker_has_confirmed_it() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let mut device = Device::connect(site.port, "device", &["desk/1/send"]).await;
+    assert_eq!(gateway.send("Hello \"you\"", "1").await, Attempt::Sent);
+    let heard = device.hear().await;
+    assert!(!heard.retained);
+    let payload: serde_json::Value = serde_json::from_slice(&heard.payload).unwrap();
+    assert_eq!(
+        (payload["to"].as_str(), payload["text"].as_str()),
+        (Some("+15550100"), Some("Hello \"you\""))
+    );
+    device
+        .publish(
+            "desk/1/report",
+            serde_json::json!({"id": payload["id"], "state": "ok"}).to_string(),
+        )
+        .await;
+    match gateway.event().await {
+        DriverEvent::Status { report, stored } => {
+            assert_eq!(report.status, DeviceStatus::Delivered);
+            assert!(matches!(report.of, StatusTarget::Id(id) if id.sequence == Sequence(2)));
+            stored.send(Stored::Acknowledge).unwrap();
+        }
+        _ => panic!("not a status"),
+    }
+    // More than may be in flight, also more than the library has packet identifiers.
+    for n in 0..50 {
+        assert_eq!(gateway.send(&n.to_string(), "1").await, Attempt::Sent);
+    }
+    match gateway.send("x", "2").await {
+        Attempt::Rejected(reason) => assert!(reason.contains("no device is subscribed"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    match gateway.send("x", "1/../admin").await {
+        Attempt::Rejected(reason) => assert!(reason.contains("out.topic"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn an_answer_larger_than_the_broker_takes_is_refused_without_a_reconnect() {
+    let site = mosquitto_or_skip!(Mosquitto::start_with(
+        "allow_anonymous true\nmax_packet_size 2000\n",
+        |_| {}
+    ));
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let _device = Device::connect(site.port, "device", &["desk/1/send"]).await;
+    match gateway.send(&"x".repeat(3000), "1").await {
+        Attempt::Rejected(reason) => assert!(reason.contains("the broker accepts 2000"), "{reason}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(gateway.send("short", "1").await, Attempt::Sent);
+}
+
+#[tokio::test]
+async fn nothing_is_started_while_the_broker_is_away() {
+    let mut site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    site.kill();
+    gateway.down("127.0.0.1").await;
+    assert!(matches!(gateway.send("x", "1").await, Attempt::NotStarted(_)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_becomes_a_record_and_the_next_message_passes() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device
+        .publish("desk/1/received", b"\xff\xfe not json".to_vec())
+        .await;
+    device.publish_all([text("fine")]).await;
+    match gateway.event().await {
+        DriverEvent::Unmapped { record, stored } => {
+            assert_eq!(
+                (record.device.as_str(), record.source.as_str()),
+                ("desk", "desk/1/received")
+            );
+            assert!(record.reason.contains("binary"), "{}", record.reason);
+            stored.send(Stored::Acknowledge).unwrap();
+        }
+        _ => panic!("binary data became a message"),
+    }
+    assert_eq!(gateway.received().await.0.text, "fine");
+}
+
+#[tokio::test]
+async fn the_gateways_state_on_the_broker_follows_crash_return_and_stop() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut watcher = Device::connect(site.port, "watcher", &["pipepost/gw-1/status"]).await;
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    assert_eq!(watcher.hear().await.payload, b"online");
+    gateway.crash().await;
+    assert_eq!(watcher.hear().await.payload, b"offline", "the last will");
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    assert_eq!(watcher.hear().await.payload, b"online");
+    gateway.stop().await;
+    assert_eq!(watcher.hear().await.payload, b"offline");
+    let mut late = Device::connect(site.port, "late", &["pipepost/gw-1/status"]).await;
+    let heard = late.hear().await;
+    assert_eq!(
+        (heard.payload.as_slice(), heard.retained),
+        (&b"offline"[..], true)
+    );
+}
+
+#[tokio::test]
+async fn a_retained_message_does_not_come_again_after_each_start() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    device
+        .publish_retained("desk/1/received", r#"{"from":"1","text":"old"}"#)
+        .await;
+    for round in ["first", "second"] {
+        let mut gateway = Gateway::start(broker(site.port));
+        gateway.up().await;
+        device.publish_all([text(round)]).await;
+        let (message, stored) = gateway.received().await;
+        assert_eq!(message.text, round);
+        stored.send(Stored::Acknowledge).unwrap();
+        gateway.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_subscription_that_left_the_configuration_is_ended() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let file = site.folder().join("subscriptions");
+    let mut gateway = Gateway::start_with(broker(site.port), MAPPING, Some(file.clone()));
+    gateway.up().await;
+    gateway.stop().await;
+    let other = r#"in = { topic = "other", from = "/from", text = "/text" }"#;
+    let mut gateway = Gateway::start_with(broker(site.port), other, Some(file.clone()));
+    gateway.up().await;
+    let end = Instant::now() + LIMIT;
+    while std::fs::read_to_string(&file).unwrap() != "other" {
+        assert!(Instant::now() < end, "the broker did not end it");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let mut device = Device::connect(site.port, "device", &[]).await;
+    // The broker knows no subscriber any more, which it says in its answer; nothing of it reaches the gateway.
+    device.publish_all([text("gone")]).await;
+    device.publish("other", r#"{"from":"1","text":"here"}"#).await;
+    assert_eq!(gateway.received().await.0.text, "here");
+}
+
+#[tokio::test]
+async fn a_second_client_with_the_same_id_is_named_as_the_cause() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let _twin = Device::connect(site.port, "pipepost-test", &[]).await;
+    let reason = gateway.down("another client").await;
+    assert!(reason.contains("\"pipepost-test\""), "{reason}");
+}
+
+#[tokio::test]
+async fn failures_to_connect_are_told_apart_in_words() {
+    let passwords = |folder: &std::path::Path| {
+        let made = std::process::Command::new("mosquitto_passwd")
+            .args(["-b", "-c"])
+            .arg(folder.join("passwords"))
+            .args(["gateway", "right"])
+            .status();
+        assert!(made.unwrap().success());
+    };
+    let settings = "allow_anonymous false\npassword_file {folder}/passwords\n";
+    let site = mosquitto_or_skip!(Mosquitto::start_with(settings, passwords));
+    let with = |username: Option<&str>, password: &str| Broker {
+        username: username.map(str::to_owned),
+        password: Some(Secret::new(password.to_owned())),
+        ..broker(site.port)
+    };
+    let mut gateway = Gateway::start(with(Some("gateway"), "right"));
+    gateway.up().await;
+    gateway.stop().await;
+    let mut gateway = Gateway::start(with(Some("gateway"), "wrong"));
+    let reason = gateway.down("refused the user \"gateway\"").await;
+    assert!(
+        reason.contains("`password_file`") && !reason.contains("wrong"),
+        "{reason}"
+    );
+    let mut gateway = Gateway::start(with(None, ""));
+    gateway.down("wants a user name").await;
+
+    let closed = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let mut gateway = Gateway::start(broker(closed));
+    gateway.down("nothing listens at 127.0.0.1").await;
+
+    let mut unknown = broker(1883);
+    "broker.invalid".clone_into(&mut unknown.host);
+    let mut gateway = Gateway::start(unknown);
+    gateway.down("the name in broker.invalid:1883 is not known").await;
+
+    let tls = BrokerTls {
+        ca_file: None,
+        client: None,
+    };
+    let mut gateway = Gateway::start(Broker {
+        tls: Some(tls),
+        ..with(Some("gateway"), "right")
+    });
+    gateway.down("TLS").await;
+}
+
+/// Certificates for a broker and a client from one authority.
+fn make_certificates(folder: &std::path::Path) {
+    let authority_key = rcgen::KeyPair::generate().unwrap();
+    let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    authority
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, "test authority");
+    let certificate = authority.self_signed(&authority_key).unwrap();
+    std::fs::write(folder.join("ca.pem"), certificate.pem()).unwrap();
+    let issuer = rcgen::Issuer::new(authority, authority_key);
+    for (name, san) in [
+        ("server", "127.0.0.1"),
+        ("client", "gateway"),
+        ("elsewhere", "elsewhere.example"),
+    ] {
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::new(vec![san.to_owned()]).unwrap();
+        let certificate = params.signed_by(&key, &issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tls_with_a_private_authority_and_client_certificates_works_and_its_failures_have_words() {
+    let settings = "allow_anonymous true\ncafile {folder}/ca.pem\ncertfile {folder}/server.pem\n\
+                    keyfile {folder}/server.key\nrequire_certificate true\n";
+    let site = mosquitto_or_skip!(Mosquitto::start_with(settings, make_certificates));
+    let file = |name: &str| site.folder().join(name);
+    let with = |ca_file, client| Broker {
+        tls: Some(BrokerTls { ca_file, client }),
+        ..broker(site.port)
+    };
+    let client = || Some((file("client.pem"), file("client.key")));
+    let mut gateway = Gateway::start(with(Some(file("ca.pem")), client()));
+    gateway.up().await;
+    gateway.stop().await;
+    let mut gateway = Gateway::start(with(Some(file("ca.pem")), None));
+    gateway.down("client certificate").await;
+    let mut gateway = Gateway::start(with(None, client()));
+    gateway.down("authority that is not trusted: set `ca_file`").await;
+    let mut gateway = Gateway::start(with(Some(file("missing.pem")), client()));
+    gateway.down("missing.pem cannot be read").await;
+    let mut gateway = Gateway::start(Broker {
+        host: "localhost".to_owned(),
+        ..with(Some(file("ca.pem")), client())
+    });
+    gateway.down("is for another name").await;
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.down("closed the connection").await;
+}
