@@ -54,9 +54,14 @@ pub(super) async fn answer(
         }
         ("GET", "faults") => Ok(json!(core.dice().faults)),
         ("POST", "faults") => body(request).and_then(|change: Value| {
-            let mut dice = core.dice();
-            dice.faults = dice.faults.changed(&change).map_err(|why| (400, why))?;
-            Ok(json!(dice.faults))
+            let faults = {
+                let mut dice = core.dice();
+                dice.faults = dice.faults.changed(&change).map_err(|why| (400, why))?;
+                dice.faults.clone()
+            };
+            // Every open page shows the switches.
+            core.change(|_| ());
+            Ok(json!(faults))
         }),
         ("GET", "limits") => Ok(json!(core.limiter().limits)),
         ("POST", "limits") => body(request).map(|limits: Limits| {

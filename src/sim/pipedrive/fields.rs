@@ -77,14 +77,14 @@ fn check_members(path: &str, object: &Map<String, Value>, fields: &[Field], prob
     for field in fields {
         let path = join(path, field.name);
         match object.get(field.name) {
-            None if field.required => problems.push(format!("{path} is missing")),
+            None if field.required => problems.push(format!("\"{path}\" is missing")),
             None => {}
             Some(value) => check_kind(&path, value, &field.kind, problems),
         }
     }
     for name in object.keys() {
         if !fields.iter().any(|field| field.name == name) {
-            problems.push(format!("{} is not a known field", join(path, name)));
+            problems.push(format!("\"{}\" is not a known field", join(path, name)));
         }
     }
 }
@@ -101,7 +101,7 @@ fn check_kind(path: &str, value: &Value, kind: &Kind, problems: &mut Vec<String>
         Kind::Word(words) if text.is_some_and(|t| words.contains(&t)) => return,
         Kind::Word(words) => {
             problems.push(format!(
-                "{path} must be one of {}, not {}",
+                "\"{path}\" must be one of {}, not {}",
                 words.join(", "),
                 short(value)
             ));
@@ -135,7 +135,7 @@ fn check_kind(path: &str, value: &Value, kind: &Kind, problems: &mut Vec<String>
             "an array"
         }
     };
-    problems.push(format!("{path} must be {wanted}, not {}", short(value)));
+    problems.push(format!("\"{path}\" must be {wanted}, not {}", short(value)));
 }
 
 fn join(path: &str, name: &str) -> String {
@@ -146,8 +146,12 @@ fn join(path: &str, name: &str) -> String {
     }
 }
 
-fn shown(path: &str) -> &str {
-    if path.is_empty() { "the body" } else { path }
+fn shown(path: &str) -> String {
+    if path.is_empty() {
+        "the body".to_owned()
+    } else {
+        format!("\"{path}\"")
+    }
 }
 
 fn kind_of(value: &Value) -> &'static str {

@@ -11,7 +11,7 @@ const CSS: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/inbox.js");
 
 /// Everything comes from the sandbox itself; nothing runs that is not in the script file.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 /// Serves the page's files; anything else is 404.

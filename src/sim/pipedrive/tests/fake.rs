@@ -212,7 +212,8 @@ pub(super) fn call(
         None => agent.run(request.body(()).unwrap()),
     };
     let mut response = response.map_err(|e| e.to_string())?;
-    let text = response.body_mut().read_to_string().map_err(|e| e.to_string())?;
+    let bytes = response.body_mut().read_to_vec().map_err(|e| e.to_string())?;
+    let text = String::from_utf8_lossy(&bytes).into_owned();
     Ok(Got {
         status: response.status().as_u16(),
         headers: response.headers().clone(),
