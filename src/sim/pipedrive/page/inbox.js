@@ -382,7 +382,7 @@ function callElement(call) {
   const verdict = make("span", "verdict " + call.verdict, call.status || "–");
   verdict.title = call.verdict;
   verdict.setAttribute("aria-label", (call.status || "no answer") + ", " + call.verdict);
-  const what = make("span", "what", call.request);
+  const what = make("span", "what", call.request.replace(/ \/api\/(v1\/)?(channels\/)?/, " "));
   what.title = call.request;
   summary.append(toward, what, make("span", "took", call.milliseconds + " ms"), verdict);
   details.append(summary);
