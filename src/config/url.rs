@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn urls_that_cannot_work_are_refused_in_words() {
         for (text, message) in [
-            ("b.example:1883", "not a URL: "),
+            ("b.example:1883", "not a whole URL"),
             ("b.example", "not a whole URL"),
             ("mqtt://b.example:99999", "the port must be"),
             ("mqtt://b.example:0", "the port must be"),
