@@ -46,6 +46,25 @@ impl Mosquitto {
 
     /// A broker with further settings. `{folder}` stands for its folder, which `prepare` may fill.
     pub(crate) fn start_with(settings: &str, prepare: impl FnOnce(&Path)) -> Option<Self> {
+        Self::start_exactly(
+            |place, port| {
+                let settings = settings.replace("{folder}", place);
+                // "user root" matters only to root, for whom mosquitto would give up the right to write to the folder.
+                format!(
+                    "user root\npersistence true\npersistence_location {place}/\nautosave_interval 1\n\
+                 autosave_on_changes true\nmax_queued_messages 100000\nmax_inflight_messages 64\n\
+                 listener {port} 127.0.0.1\n{settings}"
+                )
+            },
+            prepare,
+        )
+    }
+
+    /// A broker with the settings that are made from its folder and port, and no others.
+    pub(crate) fn start_exactly(
+        settings: impl FnOnce(&str, u16) -> String,
+        prepare: impl FnOnce(&Path),
+    ) -> Option<Self> {
         if find().is_none() {
             println!("SKIP: mosquitto is not installed (Debian package mosquitto)");
             return None;
@@ -58,13 +77,7 @@ impl Mosquitto {
             .unwrap()
             .port();
         let place = folder.path().display().to_string();
-        let settings = settings.replace("{folder}", &place);
-        // "user root" matters only to root, for whom mosquitto would give up the right to write to the folder.
-        let text = format!(
-            "user root\npersistence true\npersistence_location {place}/\nautosave_interval 1\n\
-             autosave_on_changes true\nmax_queued_messages 100000\nmax_inflight_messages 64\n\
-             listener {port} 127.0.0.1\n{settings}"
-        );
+        let text = settings(&place, port);
         std::fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
         let mut broker = Self {
             child: None,
