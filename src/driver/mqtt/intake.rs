@@ -32,6 +32,13 @@ pub(super) struct Arrived {
     pub(super) order: u64,
 }
 
+impl Arrived {
+    /// Whether it came on a connection that is gone and the broker delivers it again.
+    fn is_stale(&self, epoch: u64) -> bool {
+        self.publish.qos != QoS::AtMostOnce && self.epoch != epoch
+    }
+}
+
 /// The packet is stored: its acknowledgement may go out, on its own connection only.
 pub(super) struct Ack {
     pub(super) publish: Publish,
@@ -90,6 +97,8 @@ impl Intake {
         loop {
             // Many packets wait for the store at a time, so that one sync serves them all; a store that refuses is
             // tried with one.
+            let epoch = self.epoch.load(Ordering::Relaxed);
+            self.refused.retain(|_, packet| !packet.is_stale(epoch));
             let room = offer.is_none() && self.waiting.len() < self.window;
             let hold = !self.refused.is_empty();
             let again = hold
@@ -127,7 +136,7 @@ impl Intake {
     /// What is to be offered for a packet; nothing when it can be acknowledged at once.
     fn prepare(&mut self, packet: Arrived) -> Option<(Arrived, DriverEvent, oneshot::Receiver<Stored>)> {
         // After a reconnect the broker delivers again what was not acknowledged.
-        if packet.publish.qos != QoS::AtMostOnce && packet.epoch != self.epoch.load(Ordering::Relaxed) {
+        if packet.is_stale(self.epoch.load(Ordering::Relaxed)) {
             return None;
         }
         let (stored, receiver) = oneshot::channel();
