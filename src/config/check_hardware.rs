@@ -225,12 +225,12 @@ impl Check<'_> {
 
     fn mapping_error(&mut self, index: usize, error: &MappingError) {
         let mut steps = vec![Step::from("device"), Step::from(index)];
-        steps.extend(
-            error
-                .key
-                .split('.')
-                .map(|part| part.parse().map_or(Step::from(part), Step::Index)),
-        );
+        // The mapping counts its blocks from 1.
+        let step = |part: &str| match part.parse::<usize>() {
+            Ok(number) => Step::Index(number.saturating_sub(1)),
+            Err(_) => Step::from(part),
+        };
+        steps.extend(error.key.split('.').map(step));
         let message = match &error.value {
             Some(value) => format!("the mapping's {:?} is {value:?}: {}", error.key, error.problem),
             None => format!("the mapping's {:?} {}", error.key, error.problem),

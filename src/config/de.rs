@@ -371,7 +371,7 @@ impl<'de, 'b, I: Iterator<Item = (usize, &'b Node)>> de::SeqAccess<'de> for Item
         };
         seed.deserialize(reader)
             .map(Some)
-            .map_err(|misfit| misfit.inside(Step::Index(index)))
+            .map_err(|misfit| misfit.placed(&node.at).inside(Step::Index(index)))
     }
 }
 
@@ -400,7 +400,7 @@ impl<'de> de::MapAccess<'de> for Entries<'_> {
             return Err(de::Error::custom("value before its key"));
         };
         seed.deserialize(self.reader.with(&entry.node))
-            .map_err(|misfit| misfit.inside(Step::Key(entry.key.clone())))
+            .map_err(|misfit| misfit.placed(&entry.node.at).inside(Step::Key(entry.key.clone())))
     }
 }
 

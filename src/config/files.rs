@@ -16,6 +16,9 @@ use crate::domain::Secret;
 /// Longest secret that is read, in bytes. Access tokens are about 800.
 const MAX_SECRET_BYTES: u64 = 64 << 10;
 
+/// Longest PEM file that is read, in bytes. A bundle of all public certificate authorities has 250 kB.
+const MAX_PEM_BYTES: u64 = 4 << 20;
+
 /// What a PEM file must hold.
 #[derive(Clone, Copy)]
 pub(super) enum Pem {
@@ -60,7 +63,7 @@ impl Files {
             let path = self.credentials.as_ref()?.join(credential);
             (path, None, format!("the credential {credential:?}"))
         };
-        let bytes = match read_limited(&path) {
+        let bytes = match read_limited(&path, MAX_SECRET_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if place.is_none() && error.kind() == io::ErrorKind::NotFound => return None,
             Err(error) => {
@@ -122,7 +125,7 @@ impl Files {
         if self.assumed {
             return;
         }
-        let bytes = match fs::read(path) {
+        let bytes = match read_limited(path, MAX_PEM_BYTES) {
             Ok(bytes) => bytes,
             Err(error) => {
                 let hint = (error.kind() == io::ErrorKind::PermissionDenied)
@@ -169,11 +172,9 @@ fn of_key(key: &str, place: Option<&Place>) -> String {
     place.map_or_else(String::new, |_| format!(" of {key:?}"))
 }
 
-fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
+fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    fs::File::open(path)?
-        .take(MAX_SECRET_BYTES + 1)
-        .read_to_end(&mut bytes)?;
+    fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

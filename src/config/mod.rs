@@ -7,6 +7,8 @@ mod effective;
 mod files;
 mod load;
 mod raw;
+#[cfg(test)]
+mod reference_tests;
 mod source;
 mod summary;
 mod tree;
