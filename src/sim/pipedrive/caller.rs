@@ -464,7 +464,7 @@ pub(super) fn error_problems(answer: &Answer, body: Option<&Value>) -> Vec<Strin
     }
 }
 
-fn is_json(content_type: &str) -> bool {
+pub(super) fn is_json(content_type: &str) -> bool {
     content_type
         .split(';')
         .next()

@@ -98,6 +98,10 @@ pub(super) async fn answer(
         ("POST", "check-manifest") => {
             body(request).map(|manifest: Value| json!({"problems": super::contract::manifest(&manifest)}))
         }
+        ("POST", "probe") => match body::<WantedChannel>(request) {
+            Ok(wanted) => Ok(json!(core.probe(&wanted.channel).await)),
+            Err(e) => Err(e),
+        },
         ("POST", "delete-channel") => match body::<WantedChannel>(request) {
             Ok(wanted) => asked(core.delete_channel(&wanted.channel).await.map(|()| json!({}))),
             Err(e) => Err(e),

@@ -14,6 +14,7 @@ use super::core::{Core, Parts};
 use super::faults::Faults;
 use super::limits::Limits;
 use super::paging::{History, PageSize};
+use super::probes::Probe;
 use super::state::{Counters, State, Violation};
 use super::{server, tls};
 use crate::domain::Secret;
@@ -272,6 +273,13 @@ impl Sandbox {
     pub async fn page_history(&self, channel: &str, size: PageSize) -> Result<History, String> {
         let (core, channel) = (Arc::clone(&self.core), channel.to_owned());
         self.on_own_thread(async move { core.page_history(&channel, size).await })
+            .await
+    }
+
+    /// Sends wrong requests to the manifest endpoints of a registered channel and checks how they are refused.
+    pub async fn probe(&self, channel: &str) -> Result<Vec<Probe>, String> {
+        let (core, channel) = (Arc::clone(&self.core), channel.to_owned());
+        self.on_own_thread(async move { core.probe(&channel).await })
             .await
     }
 

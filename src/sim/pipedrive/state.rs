@@ -497,6 +497,12 @@ impl Channel {
 }
 
 fn update(known: &mut Message, message: Arriving, posted: &mut u64, problems: &mut Vec<String>) {
+    if message.origin == Origin::Reply {
+        // A status update overtook the answer of postMessage: its status is newer than this "sent".
+        known.origin = Origin::Reply;
+        known.outgoing = true;
+        return;
+    }
     if message.sender_id != known.sender_id && known.origin != Origin::Reply {
         problems.push(format!(
             "message {} changed its sender from {} to {}",
@@ -524,12 +530,6 @@ fn update(known: &mut Message, message: Arriving, posted: &mut u64, problems: &m
             *posted += 1;
             known.posted = *posted;
         }
-    }
-    if message.origin == Origin::Reply {
-        // A status update overtook the answer of postMessage: what the agent wrote is known better here.
-        known.origin = Origin::Reply;
-        known.outgoing = true;
-        return;
     }
     if known.status != message.status {
         known.statuses.push(message.status.clone());

@@ -22,6 +22,7 @@ pub(super) struct Seen {
     pub(super) method: String,
     /// Path and query.
     pub(super) path: String,
+    pub(super) host: String,
     pub(super) authorization: String,
     pub(super) content_type: String,
     pub(super) body: Vec<u8>,
@@ -126,6 +127,7 @@ async fn play(
             .path_and_query()
             .map(ToString::to_string)
             .unwrap_or_default(),
+        host: header("host"),
         authorization: header("authorization"),
         content_type: header("content-type"),
         body: body.collect().await.unwrap().to_bytes().to_vec(),

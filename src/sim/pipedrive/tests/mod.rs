@@ -1,5 +1,8 @@
 //! Behaviour of the sandbox over real sockets.
 
 mod api;
+mod caller;
 mod fake;
+mod load;
 mod page;
+mod rules;
