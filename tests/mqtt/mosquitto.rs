@@ -477,3 +477,56 @@ async fn the_shipped_settings_are_taken_by_mosquitto_and_let_the_gateway_in() {
     let mut gateway = Gateway::start(broker(site.port));
     gateway.up().await;
 }
+
+#[tokio::test]
+async fn equal_texts_without_id_or_time_are_counted_exactly_over_twenty_crashes() {
+    let site = mosquitto_or_skip!(Mosquitto::start());
+    let mut gateway = Gateway::start(broker(site.port));
+    gateway.up().await;
+    let port = site.port;
+    let publishing = tokio::spawn(async move {
+        let mut device = Device::connect(port, "device", &[]).await;
+        for _ in 0..40 {
+            device
+                .publish_all(texts((0..50).map(|n| (n % 10).to_string())))
+                .await;
+        }
+    });
+    // What a store does with keys: FirstHash is recorded, Hash is also compared.
+    let mut keys = std::collections::HashSet::new();
+    let mut counts = std::collections::BTreeMap::<String, u32>::new();
+    let (mut stored_now, mut repeats, mut crashes) = (0_usize, 0, 0);
+    while counts.values().sum::<u32>() < 2000 {
+        let (message, stored) = gateway.received().await;
+        let new = match message.dedup.unwrap() {
+            DedupKey::Hash(hash) => keys.insert(hash),
+            DedupKey::FirstHash(hash) => {
+                keys.insert(hash);
+                true
+            }
+            DedupKey::DeviceId(_) => panic!("there is no id"),
+        };
+        if new {
+            *counts.entry(message.text).or_default() += 1;
+        } else {
+            repeats += 1;
+        }
+        stored_now += 1;
+        // Stored; now and then the gateway dies before the acknowledgement, or with several under way.
+        if crashes < 20 && stored_now == 37 + crashes * 3 {
+            (stored_now, crashes) = (0, crashes + 1);
+            if crashes % 2 == 0 {
+                stored.send(Stored::Acknowledge).unwrap();
+            }
+            gateway.crash().await;
+            gateway = Gateway::start(broker(site.port));
+        } else {
+            let _gone = stored.send(Stored::Acknowledge);
+        }
+    }
+    publishing.await.unwrap();
+    gateway.stop().await;
+    assert_eq!((counts.len(), crashes), (10, 20));
+    assert!(counts.values().all(|count| *count == 200), "{counts:?}");
+    println!("{repeats} repeats were recognised over {crashes} crashes");
+}
