@@ -52,7 +52,7 @@ impl Mosquitto {
                 // "user root" matters only to root, for whom mosquitto would give up the right to write to the folder.
                 format!(
                     "user root\npersistence true\npersistence_location {place}/\nautosave_interval 1\n\
-                 autosave_on_changes true\nmax_queued_messages 100000\nmax_inflight_messages 64\n\
+                 max_queued_messages 100000\nmax_inflight_messages 64\n\
                  listener {port} 127.0.0.1\n{settings}"
                 )
             },

@@ -11,13 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, info, warn};
-use rumqttc::Outgoing as Written;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnAck, ConnectProperties, Filter, LastWill, Packet, Publish, RetainForwardRule, SubAck,
     SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
+use rumqttc::{NetworkOptions, Outgoing as Written};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -521,6 +521,10 @@ fn options(parts: &Parts) -> MqttOptions {
             true,
             None,
         ));
+    let mut network = NetworkOptions::new();
+    // Acknowledgements are small; Nagle's algorithm would hold each back until the one before it has arrived.
+    network.set_tcp_nodelay(true);
+    options.set_network_options(network);
     if let Some(username) = &broker.username {
         let password = broker.password.as_ref().map_or("", |password| password.expose());
         options.set_credentials(username, password);
