@@ -37,5 +37,5 @@ if [ "$checked" -lt 2 ]; then
     exit 1
 fi
 if command -v systemd-sysusers >/dev/null; then
-    systemd-sysusers --dry-run "$PWD"/systemd/pipepost.sysusers >/dev/null
+    said=$(systemd-sysusers --dry-run "$PWD"/systemd/pipepost.sysusers 2>&1) || { echo "FAIL: $said"; exit 1; }
 fi
