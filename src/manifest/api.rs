@@ -68,6 +68,11 @@ async fn read(
     channel: &Arc<Served>,
     answer: impl FnOnce(&View<'_>) -> Result<Vec<u8>, Failure> + Send + 'static,
 ) -> Result<Vec<u8>, Failure> {
+    let _turn = context
+        .reads
+        .acquire()
+        .await
+        .map_err(|_| store_failure(StoreError::Closed))?;
     let (store, context, channel) = (context.store.clone(), Arc::clone(context), Arc::clone(channel));
     let answered = store.read(move |reader| {
         Ok(answer(&View {

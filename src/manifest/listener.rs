@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 use super::auth::{Credentials, Throttle};
 use super::guard::{Guard, Limits, Phase};
 use super::metrics::{Metrics, Snapshot};
-use super::service::{self, Context, Served};
+use super::service::{self, Context, READS, Served};
 use super::tls::{CertificateError, Certificates};
 use crate::config::{self, Config};
 use crate::domain::ProviderChannelId;
@@ -167,6 +167,7 @@ impl Listener {
             channels: served.collect(),
             credentials,
             throttle: Throttle::new(),
+            reads: Semaphore::new(READS),
             metrics,
             // Without a public address Pipedrive reaches nothing; links that work on this machine are all there is.
             public_url: pipedrive

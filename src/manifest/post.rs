@@ -1,7 +1,9 @@
 //! postMessage: an agent's answer, as a multipart form with files.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::task::{Context as TaskContext, Poll, ready};
 
 use http_body_util::BodyDataStream;
@@ -21,6 +23,8 @@ use crate::store::{NewOutgoing, StagedAttachment};
 
 /// RFC 2046 allows 70 characters; some clients go beyond.
 const MAX_BOUNDARY: usize = 200;
+/// Most bytes of a form that lead to nothing, such as the head of one part.
+const MAX_UNUSED: usize = 256 * 1024;
 /// Longest MIME type that is kept.
 const MAX_MIME: usize = 127;
 
@@ -98,7 +102,12 @@ async fn read_form(
     boundary: &str,
 ) -> Result<(PostForm, Vec<StagedAttachment>), Failure> {
     let limits = Constraints::new().size_limit(SizeLimit::new().whole_stream(context.max_upload));
-    let stream = BodyDataStream::new(Paced { body, rest: false });
+    let unused = Arc::new(AtomicUsize::new(0));
+    let stream = BodyDataStream::new(Paced {
+        body,
+        rest: false,
+        unused: Arc::clone(&unused),
+    });
     let mut multipart = Multipart::with_constraints(stream, boundary, limits);
     let mut form = PostForm::default();
     let mut files = Vec::new();
@@ -108,6 +117,7 @@ async fn read_form(
         .await
         .map_err(|error| multipart_failure(&error))?
     {
+        unused.store(0, Relaxed);
         fields += 1;
         if fields > MAX_FIELDS {
             return Err(Failure::new(
@@ -126,17 +136,17 @@ async fn read_form(
                     format!("at most {MAX_FILES} files"),
                 ));
             }
-            files.extend(stage(context, &mut field).await?);
+            files.extend(stage(context, &mut field, &unused).await?);
         } else {
-            form.field(&name, text(&mut field).await?)?;
+            form.field(&name, text(&mut field, &unused).await?)?;
         }
     }
     Ok((form, files))
 }
 
-async fn text(field: &mut Field<'_>) -> Result<String, Failure> {
+async fn text(field: &mut Field<'_>, unused: &AtomicUsize) -> Result<String, Failure> {
     let mut bytes = Vec::new();
-    while let Some(chunk) = field.chunk().await.map_err(|error| multipart_failure(&error))? {
+    while let Some(chunk) = next(field, unused).await? {
         if bytes.len() + chunk.len() > MAX_FIELD {
             return Err(Failure::new(
                 Code::PayloadTooLarge,
@@ -150,7 +160,11 @@ async fn text(field: &mut Field<'_>) -> Result<String, Failure> {
 
 /// Writes a file to disk as it comes. Nothing of it stays unless the message is stored. An empty file input of a
 /// browser form (no name, no content) is no file.
-async fn stage(context: &Context, field: &mut Field<'_>) -> Result<Option<StagedAttachment>, Failure> {
+async fn stage(
+    context: &Context,
+    field: &mut Field<'_>,
+    unused: &AtomicUsize,
+) -> Result<Option<StagedAttachment>, Failure> {
     let given = field.file_name().unwrap_or_default();
     let no_name = given.is_empty();
     let name = clean_file_name(given);
@@ -159,7 +173,7 @@ async fn stage(context: &Context, field: &mut Field<'_>) -> Result<Option<Staged
         .map(ToString::to_string)
         .filter(|mime| mime.len() <= MAX_MIME);
     let mime = mime.unwrap_or_else(|| "application/octet-stream".to_owned());
-    let mut chunk = next(field).await?;
+    let mut chunk = next(field, unused).await?;
     if chunk.is_none() && no_name {
         return Ok(None);
     }
@@ -170,14 +184,16 @@ async fn stage(context: &Context, field: &mut Field<'_>) -> Result<Option<Staged
         .map_err(store_failure)?;
     while let Some(bytes) = chunk {
         writer.write_all(&bytes).await.map_err(store_failure)?;
-        chunk = next(field).await?;
+        chunk = next(field, unused).await?;
     }
     writer.finish().await.map(Some).map_err(store_failure)
 }
 
-async fn next(field: &mut Field<'_>) -> Result<Option<Bytes>, Failure> {
+async fn next(field: &mut Field<'_>, unused: &AtomicUsize) -> Result<Option<Bytes>, Failure> {
     loop {
-        match field.chunk().await.map_err(|error| multipart_failure(&error))? {
+        let chunk = field.chunk().await.map_err(|error| multipart_failure(&error))?;
+        unused.store(0, Relaxed);
+        match chunk {
             Some(chunk) if chunk.is_empty() => {}
             other => return Ok(other),
         }
@@ -235,21 +251,24 @@ async fn check(context: &Context, channel: &Arc<Served>, post: &Post) -> Result<
     Ok(id)
 }
 
-/// Hands the parser one piece at a time. It takes in whatever is ready before it looks at anything, which from a
-/// fast client would be the whole upload.
+/// Hands the parser one piece at a time, and no more than [`MAX_UNUSED`] that it makes nothing of. It takes in
+/// whatever is ready before it looks at anything, which from a fast client would be the whole upload, and it looks
+/// for the end of a part's head from the start each time.
 struct Paced {
     body: Incoming,
     rest: bool,
+    /// Bytes handed over since the parser last came up with something.
+    unused: Arc<AtomicUsize>,
 }
 
 impl Body for Paced {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = io::Error;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut TaskContext<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let this = self.get_mut();
         if this.rest {
             this.rest = false;
@@ -258,7 +277,14 @@ impl Body for Paced {
         }
         let frame = ready!(Pin::new(&mut this.body).poll_frame(cx));
         this.rest = frame.is_some();
-        Poll::Ready(frame)
+        Poll::Ready(frame.map(|frame| {
+            let frame = frame.map_err(io::Error::other)?;
+            let length = frame.data_ref().map_or(0, Bytes::len);
+            if this.unused.fetch_add(length, Relaxed).saturating_add(length) > MAX_UNUSED {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+            Ok(frame)
+        }))
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,10 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, TRANSFER_ENCODING};
-use hyper::{Request, Response};
+use hyper::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use hyper::{Request, Response, Version};
 use log::debug;
 use serde::Serialize;
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::auth::{Credentials, Throttle};
@@ -22,6 +23,8 @@ use crate::protocol::media;
 use crate::protocol::pipedrive::manifest::{self, Code, Failure, Route, body::Source};
 use crate::store::Store;
 
+/// How many reads of the store run at a time. More only cost threads: a Pi has four cores.
+pub(super) const READS: usize = 4;
 /// Longest path with query, in bytes.
 const MAX_URI: usize = 4096;
 /// Most headers of a request.
@@ -52,6 +55,8 @@ pub(super) struct Context {
     pub(super) channels: HashMap<ProviderChannelId, Arc<Served>>,
     pub(super) credentials: Credentials,
     pub(super) throttle: Throttle,
+    /// Keeps the reads of all connections on a few threads.
+    pub(super) reads: Semaphore,
     pub(super) metrics: Arc<Metrics>,
     pub(super) public_url: String,
     pub(super) media_secret: [u8; 32],
@@ -165,6 +170,13 @@ fn check_shape(phase: &Phase, request: &Request<Incoming>) -> Result<(), Failure
         return Err(Failure::new(
             Code::RequestHeadersTooLarge,
             format!("at most {MAX_HEADERS} headers of {MAX_HEAD} bytes together"),
+        ));
+    }
+    let hosts = headers.get_all(HOST).iter().count();
+    if hosts > 1 || (hosts == 0 && request.version() == Version::HTTP_11) {
+        return Err(Failure::new(
+            Code::InvalidRequest,
+            "exactly one Host header is needed",
         ));
     }
     let odd_coding = headers

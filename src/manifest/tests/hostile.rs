@@ -314,3 +314,17 @@ async fn a_new_certificate_is_used_from_the_next_connection_on() {
     );
     gateway.end().await;
 }
+
+#[tokio::test]
+async fn a_request_names_exactly_one_host() {
+    let gateway = Gateway::start().await;
+    for head in [
+        "GET /healthz HTTP/1.1\r\n\r\n",
+        "GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+    ] {
+        let answer = gateway.raw(head.as_bytes()).await;
+        answer.assert_failure(400, "INVALID_REQUEST", head);
+    }
+    assert_eq!(gateway.raw(b"GET /healthz HTTP/1.0\r\n\r\n").await.status, 200);
+    gateway.end().await;
+}

@@ -427,6 +427,19 @@ async fn too_much_is_refused_in_words_and_leaves_nothing_behind() {
 }
 
 #[tokio::test]
+async fn a_form_that_never_comes_to_the_point_is_given_up() {
+    let gateway = Gateway::start().await;
+    let noise = vec![b'x'; 900_000];
+    let endless_head = [b"------edge\r\nX: ", &noise[..]].concat();
+    for body in [&noise, &endless_head] {
+        let answer = gateway.raw(&post(&multipart(), body)).await;
+        answer.assert_failure(400, "INVALID_BODY", "noise");
+        assert_eq!(answer.json()["data"]["message"], "the body broke off");
+    }
+    gateway.end().await;
+}
+
+#[tokio::test]
 async fn a_chunked_upload_is_taken() {
     let gateway = Gateway::start().await;
     let conversation = gateway
