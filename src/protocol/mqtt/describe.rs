@@ -32,7 +32,7 @@ pub fn describe_test(device: &str, mapping: &Mapping, topic: &str, payload: &[u8
         Read::Unmapped(reason) => {
             writeln!(
                 out,
-                "unmapped  {reason}\n          The payload is kept and shown by `pipepost conversations unmapped`."
+                "unmapped  {reason}\n          The running gateway keeps such a payload with this reason."
             )
         }
     };

@@ -82,7 +82,8 @@ impl Writer {
         };
         let remedy = |error: &Error| match error.kind() {
             ErrorKind::UndefinedError => known(),
-            _ => "see \"Templates\" in config/pipepost.toml".to_owned(),
+            _ => "write {{name}} or {{name|filter}}; the filters are `digits`, `int`, `base64` and `hex`"
+                .to_owned(),
         };
         let route: Route = names
             .iter()
