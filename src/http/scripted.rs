@@ -9,6 +9,9 @@ use std::sync::{Arc, Mutex};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+/// Name of the threads that serve connections.
+pub(crate) const SERVER_THREAD: &str = "scripted";
+
 /// A request as it arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Arrived {
@@ -101,7 +104,8 @@ impl Server {
                 connections.fetch_add(1, Ordering::SeqCst);
                 stream.set_nodelay(true).unwrap();
                 let (requests, script, tls) = (Arc::clone(&requests), Arc::clone(&script), tls.clone());
-                std::thread::spawn(move || {
+                let thread = std::thread::Builder::new().name(SERVER_THREAD.to_owned());
+                let thread = thread.spawn(move || {
                     let raw = stream.try_clone().unwrap();
                     match tls {
                         None => serve(stream, &raw, &requests, &*script),
@@ -111,6 +115,7 @@ impl Server {
                         }
                     }
                 });
+                thread.unwrap();
             }
         });
         server

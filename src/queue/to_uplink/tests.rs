@@ -12,6 +12,8 @@ use crate::protocol::retry::Backoff;
 use crate::store::{self, Inserted, NewOutgoing};
 use crate::uplink::Scope;
 
+mod measure;
+
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(30);
 
