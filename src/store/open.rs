@@ -13,6 +13,7 @@ use sled::Tree;
 use super::attachments::sync_dir;
 use super::error::OpenError;
 use super::shared::{Shared, attachments_dir};
+use super::space::Gauge;
 use super::tx::Source;
 use super::types::Options;
 use super::{StoreError, keys};
@@ -40,6 +41,7 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
         return Err(OpenError::Missing { path: state_dir });
     }
     let lock = take_lock(&state_dir)?;
+    Gauge::new(&options).make_room_to_open();
     make_dir(&store_dir)?;
     make_dir(&attachments_dir(&state_dir))?;
     let corrupt = |reason: String| OpenError::Corrupt {

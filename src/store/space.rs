@@ -14,7 +14,7 @@ use super::shared::{lock, remove_file};
 use super::types::{Options, Space};
 
 /// How often the file system is asked.
-const INTERVAL: Duration = Duration::from_millis(200);
+const INTERVAL: Duration = Duration::from_millis(10);
 /// Largest size of the reserve file.
 const MAX_RESERVE_FILE: u64 = 16 << 20;
 
@@ -100,6 +100,11 @@ impl Gauge {
             self.space.send_replace(space);
         }
         space
+    }
+
+    /// Looks before the database is opened: opening writes, and must not fail because others filled the disk.
+    pub(super) fn make_room_to_open(&self) {
+        self.look(0);
     }
 
     fn reserve_path(&self) -> PathBuf {

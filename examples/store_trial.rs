@@ -1,0 +1,272 @@
+//! Drives a store from outside for `tests/powercut` and `tests/diskfull`; no part of what runs on a device.
+//!
+//! `write DIR` stores until it is killed and prints each acknowledged message; `check DIR` reads such lines and
+//! looks for every one of them. `control-write` and `control-check` do the same with sled's own flush alone, to
+//! show that the trial can fail. `fill DIR` runs a small file system full.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a trial that ends at the first surprise"
+)]
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use pipepost::domain::{Address, Attempt, ChannelId, DedupKey, MessageId, ReceivedMessage, Timestamp};
+use pipepost::store::{Inserted, NewOutgoing, Options, Queue, Store, StoreError};
+
+const NOW: i64 = 1_772_355_600_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [mode, folder] = arguments.as_slice() else {
+        println!("usage: store_trial write|check|control-write|control-check|fill DIR");
+        return ExitCode::from(64);
+    };
+    let folder = Path::new(folder);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let lost = match mode.as_str() {
+        "write" => runtime.block_on(write(folder)),
+        "check" => check(folder),
+        "control-write" => control_write(folder),
+        "control-check" => control_check(folder),
+        "fill" => runtime.block_on(fill(folder)),
+        _ => 1,
+    };
+    if lost == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+fn options(folder: &Path) -> Options {
+    Options {
+        disk_reserve: 4 << 20,
+        ..Options::new(folder)
+    }
+}
+
+fn channel() -> ChannelId {
+    "trial".parse().unwrap()
+}
+
+fn text(number: u64) -> String {
+    format!("{number} {}", "x".repeat(usize::try_from(number % 400).unwrap()))
+}
+
+fn message(number: u64) -> ReceivedMessage {
+    ReceivedMessage {
+        channel: channel(),
+        from: Address::new(&format!("+49{}", number % 37)).unwrap(),
+        from_name: None,
+        group: None,
+        text: text(number),
+        device_time: None,
+        received_at: Timestamp::from_unix_ms(NOW + i64::try_from(number).unwrap()),
+        dedup: Some(DedupKey::DeviceId(format!("{number}"))),
+        route: BTreeMap::new(),
+        attachments: Vec::new(),
+    }
+}
+
+fn say(line: &str) {
+    let mut out = std::io::stdout().lock();
+    out.write_all(line.as_bytes()).unwrap();
+    out.flush().unwrap();
+}
+
+/// Writers of several kinds at once; every line that it prints is a promise.
+async fn write(folder: &Path) -> usize {
+    let store = Store::open(options(folder)).unwrap();
+    let first = store.counts().messages;
+    let mut tasks = tokio::task::JoinSet::new();
+    for writer in 0..12_u64 {
+        let store = store.clone();
+        tasks.spawn(async move {
+            let mut number = first * 100 + writer;
+            loop {
+                let Inserted::New(id) = store.insert_incoming(message(number)).await.unwrap() else {
+                    number += 12;
+                    continue;
+                };
+                say(&format!("{id} {number}\n"));
+                if number % 5 == 0 {
+                    let order = NewOutgoing {
+                        channel: channel(),
+                        conversation: id.conversation,
+                        text: text(number),
+                        attachments: Vec::new(),
+                        now: Timestamp::from_unix_ms(NOW),
+                        announce: false,
+                    };
+                    let id = store.insert_outgoing(order).await.unwrap();
+                    say(&format!("{id} {number}\n"));
+                    if store
+                        .start_attempt(id, Timestamp::from_unix_ms(NOW))
+                        .await
+                        .unwrap()
+                        .is_some()
+                    {
+                        store.finish_attempt(id, Attempt::Sent, false).await.unwrap();
+                        say(&format!("{id} {number} sent\n"));
+                    }
+                }
+                number += 12;
+            }
+        });
+    }
+    // Lazy writes and packing between the durable ones.
+    tasks.spawn(async move {
+        let rested = Timestamp::from_unix_ms(NOW + 10_000_000_000);
+        loop {
+            for head in store.heads(Queue::ToUplink, None, &HashSet::new(), 32) {
+                let item = store.reader().uplink_item(head.conversation).unwrap();
+                if let Some(item) = item {
+                    store.uplink_done(item.message.id, item.revision).await.unwrap();
+                }
+            }
+            store.maintain(rested).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    tasks.join_all().await;
+    1
+}
+
+/// Every promise on standard input against the store. Returns how many are broken.
+fn check(folder: &Path) -> usize {
+    let store = Store::open(options(folder)).unwrap();
+    let reader = store.reader();
+    let (mut promises, mut lost) = (0, 0);
+    for line in std::io::stdin().lock().lines() {
+        let line = line.unwrap();
+        let mut words = line.split(' ');
+        let (Some(id), Some(number)) = (words.next(), words.next()) else {
+            continue;
+        };
+        let (Ok(id), Ok(number)) = (id.parse::<MessageId>(), number.parse::<u64>()) else {
+            continue;
+        };
+        promises += 1;
+        match reader.message(id) {
+            Ok(Some((_, found))) if found.text == text(number) => {
+                if words.next() == Some("sent") && format!("{:?}", found.state) != "Outgoing(Sent)" {
+                    println!("{id} was sent, but is {:?}", found.state);
+                    lost += 1;
+                }
+            }
+            other => {
+                println!("{id}: {}", if other.is_err() { "unreadable" } else { "lost" });
+                lost += 1;
+            }
+        }
+    }
+    for queue in [Queue::ToUplink, Queue::ToHardware] {
+        for waiting in reader.queued(queue, usize::MAX).unwrap() {
+            if reader.message(waiting.message).unwrap().is_none() {
+                println!("{} waits, but is not there", waiting.message);
+                lost += 1;
+            }
+        }
+    }
+    println!("{promises} acknowledged, {lost} lost");
+    lost
+}
+
+fn control_write(folder: &Path) -> usize {
+    let db = sled::Config::default()
+        .path(folder)
+        .flush_every_ms(None)
+        .open()
+        .unwrap();
+    for number in db.len() as u64.. {
+        db.insert(number.to_be_bytes(), text(number).as_bytes()).unwrap();
+        db.flush().unwrap();
+        say(&format!("{number}\n"));
+    }
+    1
+}
+
+fn control_check(folder: &Path) -> usize {
+    let Ok(db) = sled::Config::default().path(folder).flush_every_ms(None).open() else {
+        println!("the store does not open");
+        return 1;
+    };
+    let lost = std::io::stdin()
+        .lock()
+        .lines()
+        .map_while(Result::ok)
+        .filter_map(|line| line.parse::<u64>().ok())
+        .filter(|number| !matches!(db.get(number.to_be_bytes()), Ok(Some(_))))
+        .count();
+    println!("{lost} lost");
+    lost
+}
+
+/// Stores until there is no space, sees that everything else goes on, makes room, and goes on storing.
+async fn fill(folder: &Path) -> usize {
+    let store = Store::open(options(folder)).unwrap();
+    let mut stored = Vec::new();
+    for number in 0.. {
+        let mut large = message(number);
+        large.text = "z".repeat(3000);
+        match store.insert_incoming(large).await {
+            Ok(inserted) => stored.push(inserted.id()),
+            Err(StoreError::NoSpace) => break,
+            Err(other) => panic!("{other}"),
+        }
+    }
+    println!("{} stored, then: {:?}", stored.len(), *store.space().borrow());
+    assert!(!store.space().borrow().is_enough());
+    // The answer side and the uplink go on.
+    let Some(head) = store.heads(Queue::ToUplink, None, &HashSet::new(), 1).pop() else {
+        return 1;
+    };
+    let item = store.reader().uplink_item(head.conversation).unwrap().unwrap();
+    store.uplink_done(item.message.id, item.revision).await.unwrap();
+    assert!(store.failed().borrow().is_none());
+    store.close().await;
+    drop(store);
+    // Others fill the rest of the disk; the store still opens, and still takes nothing.
+    let filler = folder.join("filler");
+    let mut file = std::fs::File::create(&filler).unwrap();
+    while file.write_all(&[0; 4096]).is_ok() {}
+    drop(file);
+    let store = Store::open(options(folder)).unwrap();
+    for id in &stored {
+        assert!(store.reader().message(*id).unwrap().is_some(), "{id}");
+    }
+    assert_eq!(
+        store.insert_incoming(message(5_000_000)).await,
+        Err(StoreError::NoSpace)
+    );
+    println!(
+        "full to the last byte: opens, {} messages there, refuses",
+        stored.len()
+    );
+    std::fs::remove_file(&filler).unwrap();
+    // What was delivered may go.
+    std::fs::remove_file(folder.join("ballast")).unwrap();
+    let begun = Instant::now();
+    while store.insert_incoming(message(1_000_000)).await.is_err() {
+        assert!(
+            begun.elapsed() < Duration::from_secs(10),
+            "it did not recover by itself"
+        );
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    println!(
+        "room again: took messages after {} ms",
+        begun.elapsed().as_millis()
+    );
+    store.close().await;
+    0
+}
