@@ -12,6 +12,8 @@
 //!
 //! **incoming** is customer → Pipedrive, **outgoing** is agent → customer. A message never skips the store.
 
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod domain;

@@ -1,3 +1,14 @@
-//! The `pipepost` command.
+//! The `pipepost` command: arguments → command → exit code.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+use pipepost::cli::{self, Arguments};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return cli::usage(&error),
+    };
+    cli::main(arguments)
+}

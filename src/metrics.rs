@@ -57,7 +57,7 @@ fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The snapshot in the Prometheus text format (OpenMetrics).
+/// The snapshot in the Prometheus text format (`OpenMetrics`).
 ///
 /// # Errors
 /// Never in practice: writing to a string fails only when memory does.

@@ -15,7 +15,7 @@ const ROUND: usize = 64;
 ///
 /// # Errors
 /// In words when the store has stopped: then the daemon must stop too.
-pub async fn run(
+pub(super) async fn run(
     store: Store,
     mut events: mpsc::Receiver<DriverEvent>,
     mut stop: watch::Receiver<bool>,
@@ -57,7 +57,11 @@ fn answer(stored: oneshot::Sender<Stored>, outcome: Result<(), StoreError>) -> O
         Ok(()) => (Stored::Acknowledge, None),
         Err(error) => {
             let fatal = error.requires_stop().then(|| error.to_string());
-            let verdict = if error.refuses_hardware() { Stored::Refused } else { Stored::Acknowledge };
+            let verdict = if error.refuses_hardware() {
+                Stored::Refused
+            } else {
+                Stored::Acknowledge
+            };
             warn!(reason = error.to_string().as_str(), kept_by_hardware = (verdict == Stored::Refused); "Not stored");
             (verdict, fatal)
         }
@@ -73,11 +77,24 @@ async fn received(store: &Store, message: ReceivedMessage) -> Result<(), StoreEr
     if message.text.len() > MAX_TEXT {
         // It will never fit: a visible record with its beginning, instead of refusing the hardware for ever.
         let mut payload = message.text.into_bytes();
-        let reason = format!("the text has {} bytes and {MAX_TEXT} are the limit", payload.len());
+        let reason = format!(
+            "the text has {} bytes and {MAX_TEXT} are the limit",
+            payload.len()
+        );
         payload.truncate(Unmapped::MAX_PAYLOAD);
         let source = message.from.as_str().to_owned();
         let received_at = message.received_at;
-        return unmapped(store, Unmapped { device: channel.to_string(), source, payload, reason, received_at }).await;
+        return unmapped(
+            store,
+            Unmapped {
+                device: channel.to_string(),
+                source,
+                payload,
+                reason,
+                received_at,
+            },
+        )
+        .await;
     }
     match store.insert_incoming(message).await? {
         Inserted::New(id) => {

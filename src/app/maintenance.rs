@@ -16,7 +16,7 @@ const PAUSE_WITH_MORE: Duration = Duration::from_secs(1);
 const FIRST: Duration = Duration::from_secs(30);
 
 /// Starts the rounds.
-pub fn spawn(tasks: &mut Tasks, store: &Store) {
+pub(super) fn spawn(tasks: &mut Tasks, store: &Store) {
     let (store, mut shutdown) = (store.clone(), tasks.shutdown());
     tasks.spawn("maintenance", async move {
         let mut pause = FIRST;

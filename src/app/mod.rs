@@ -23,7 +23,6 @@ use crate::domain::{ChannelId, Timestamp};
 use crate::driver::{DriverEvent, DriverHandle, mqtt};
 use crate::manifest::{Handle, ListenError, Listener};
 use crate::queue::to_hardware::{self, Lane, LaneStatuses, Links};
-use crate::queue::to_uplink;
 use crate::store::{self, OpenError, Store, StoreError};
 use crate::systemd;
 
@@ -112,7 +111,7 @@ async fn run_with_store(
     let control = ControlSocket::bind(&config.gateway.control_socket).await?;
     let listener = Listener::bind(config, store.clone()).await?;
     let listener_handle = listener.handle();
-    let clock = wait_for_clock(config, store, &mut signals.stop).await;
+    let clock = wait_for_clock(config, &mut signals.stop).await;
 
     let resend: Vec<ChannelId> = config
         .channels
@@ -120,7 +119,9 @@ async fn run_with_store(
         .filter(|channel| channel.on_unknown == OnUnknown::Resend)
         .map(|channel| channel.id.clone())
         .collect();
-    let recovered = store.recover_attempts(&|channel: &ChannelId| resend.contains(channel)).await?;
+    let recovered = store
+        .recover_attempts(&|channel: &ChannelId| resend.contains(channel))
+        .await?;
     if recovered > 0 {
         warn!(messages = recovered; "The last run ended while messages were being sent");
     }
@@ -130,8 +131,13 @@ async fn run_with_store(
     spawn_events(&mut tasks, store, received);
     let drivers = spawn_drivers(&mut tasks, config, store, &events).await?;
     drop(events);
-    let lanes = spawn_lanes(&mut tasks, config, store, &drivers);
-    let uplink = pipedrive::spawn(&mut tasks, config, store)?;
+    let links = Links {
+        public_url: config.pipedrive.public_url.clone(),
+        secret: store.media_secret(),
+        lifetime: config.listener.link_lifetime,
+    };
+    let lanes = spawn_lanes(&mut tasks, config, store, &drivers, &links);
+    let uplink = pipedrive::spawn(&mut tasks, config, store, links)?;
     maintenance::spawn(&mut tasks, store);
 
     let stop = tasks.shutdown().subscribe();
@@ -151,7 +157,11 @@ async fn run_with_store(
         lanes,
         calls: uplink.calls,
     };
-    let gateway = Arc::new(Gateway { config: Arc::clone(config), store: store.clone(), live: Some(live) });
+    let gateway = Arc::new(Gateway {
+        config: Arc::clone(config),
+        store: store.clone(),
+        live: Some(live),
+    });
     spawn_control(&mut tasks, control, Arc::clone(&gateway));
     spawn_status(&mut tasks, Arc::clone(&gateway));
     let (pulses, watched) = (tasks.pulses(), store.clone());
@@ -162,7 +172,10 @@ async fn run_with_store(
     let certificate_file = listener_handle.certificate_file();
     info!(address = address.to_string().as_str(); "Gateway ready");
     systemd::notify_ready();
-    ready(Ready { address, certificate_file });
+    ready(Ready {
+        address,
+        certificate_file,
+    });
 
     let outcome = supervise(&mut tasks, store, &listener_handle, &mut signals).await;
     systemd::notify_stopping();
@@ -209,11 +222,10 @@ async fn supervise(
     }
 }
 
-async fn wait_for_clock(config: &Config, store: &Store, stop: &mut watch::Receiver<bool>) -> String {
+async fn wait_for_clock(config: &Config, stop: &mut watch::Receiver<bool>) -> String {
     systemd::notify_status("waiting for a synchronised clock");
-    let newest = store.newest_time();
     tokio::select! {
-        clock = systemd::wait_for_clock(config.gateway.clock_wait, newest) => clock.to_string(),
+        clock = systemd::wait_for_clock(config.gateway.clock_wait, None) => clock.to_string(),
         _ = stop.wait_for(|stop| *stop) => "not waited for".to_owned(),
     }
 }
@@ -221,7 +233,10 @@ async fn wait_for_clock(config: &Config, store: &Store, stop: &mut watch::Receiv
 fn spawn_events(tasks: &mut Tasks, store: &Store, received: mpsc::Receiver<DriverEvent>) {
     let pulse = tasks.pulse("events");
     let stop = tasks.shutdown().subscribe();
-    tasks.spawn("events", events::run(store.clone(), received, stop, move || pulse.beat()));
+    tasks.spawn(
+        "events",
+        events::run(store.clone(), received, stop, move || pulse.beat()),
+    );
 }
 
 /// A running driver and the channels that it carries.
@@ -240,36 +255,57 @@ async fn spawn_drivers(
     for broker in &config.brokers {
         let client_id = match &broker.client_id {
             Some(id) => id.clone(),
-            None => store.persistent_name(&format!("mqtt-client-id-{}", broker.name)).await?,
+            None => {
+                store
+                    .persistent_name(&format!("mqtt-client-id-{}", broker.name))
+                    .await?
+            }
+        };
+        let wrong = |error| AppError::Config(format!("broker \"{}\": {error}", broker.name));
+        let setup = mqtt::Setup {
+            broker: broker.clone(),
+            devices: mqtt::devices(&broker.name, &config.devices, &config.channels).map_err(wrong)?,
+            client_id,
+            gateway: store.gateway_id().clone(),
+            subscriptions_file: Some(
+                config
+                    .gateway
+                    .state_dir
+                    .join(format!("subscriptions-{}", broker.name)),
+            ),
+            events: events.clone(),
+            stop: tasks.shutdown().subscribe(),
         };
         let name = format!("broker {}", broker.name);
-        let pulse = tasks.pulse(&name);
-        let (handle, driver) = mqtt::spawn(
-            config,
-            broker,
-            client_id,
-            store.gateway_id().clone(),
-            events.clone(),
-            tasks.shutdown().subscribe(),
-            move || pulse.beat(),
-        )
-        .map_err(|error| AppError::Config(format!("broker \"{}\": {error}", broker.name)))?;
-        tasks.spawn(&name, driver);
-        drivers.push(Driver { handle, broker: broker.name.clone() });
+        let (handle, driver) = mqtt::spawn(setup);
+        tasks.spawn(&name, async move {
+            driver.await;
+            Ok(())
+        });
+        drivers.push(Driver {
+            handle,
+            broker: broker.name.clone(),
+        });
     }
     Ok(drivers)
 }
 
-fn spawn_lanes(tasks: &mut Tasks, config: &Config, store: &Store, drivers: &[Driver]) -> LaneStatuses {
+fn spawn_lanes(
+    tasks: &mut Tasks,
+    config: &Config,
+    store: &Store,
+    drivers: &[Driver],
+    links: &Links,
+) -> LaneStatuses {
     let statuses = LaneStatuses::default();
-    let links = Links {
-        public_url: config.pipedrive.public_url.clone(),
-        secret: store.media_secret(),
-        lifetime: config.listener.link_lifetime,
-    };
     for channel in &config.channels {
-        let device = config.devices.iter().find(|device| Some(&device.name) == channel.device.as_ref());
-        let driver = drivers.iter().find(|driver| device.is_some_and(|device| device.broker == driver.broker));
+        let device = config
+            .devices
+            .iter()
+            .find(|device| Some(&device.name) == channel.device.as_ref());
+        let driver = drivers
+            .iter()
+            .find(|driver| device.is_some_and(|device| device.broker == driver.broker));
         // The check of the configuration has refused a channel without a device.
         let Some(driver) = driver else { continue };
         let lane = Lane {
@@ -281,8 +317,14 @@ fn spawn_lanes(tasks: &mut Tasks, config: &Config, store: &Store, drivers: &[Dri
         let name = format!("answers {}", channel.id);
         let pulse = tasks.pulse(&name);
         let stop = tasks.shutdown().subscribe();
-        let lane =
-            to_hardware::run(store.clone(), lane, links.clone(), statuses.clone(), stop, move || pulse.beat());
+        let lane = to_hardware::run(
+            store.clone(),
+            lane,
+            links.clone(),
+            statuses.clone(),
+            stop,
+            move || pulse.beat(),
+        );
         tasks.spawn(&name, lane);
     }
     statuses
@@ -308,9 +350,15 @@ fn spawn_status(tasks: &mut Tasks, gateway: Arc<Gateway>) {
                 () = shutdown.wait() => return Ok(()),
                 _ = ticks.tick() => {}
             }
-            let Ok(status) = gateway.status().await else { continue };
-            let down: Vec<&str> =
-                status.links.iter().filter(|link| !link.up).map(|link| link.name.as_str()).collect();
+            let Ok(status) = gateway.status().await else {
+                continue;
+            };
+            let down: Vec<&str> = status
+                .links
+                .iter()
+                .filter(|link| !link.up)
+                .map(|link| link.name.as_str())
+                .collect();
             let mut line = status.uplink.map(|uplink| uplink.words).unwrap_or_default();
             if !down.is_empty() {
                 line = format!("{line}; not connected: {}", down.join(", "));

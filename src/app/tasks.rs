@@ -60,10 +60,13 @@ pub struct Tasks {
     pulses: Pulses,
 }
 
+/// A task's name and when it last beat, in milliseconds since the start.
+type Beat = (String, Arc<AtomicU64>);
+
 /// The pulses of all tasks that promised to beat.
 #[derive(Clone)]
 pub struct Pulses {
-    beats: Arc<Mutex<Vec<(String, Arc<AtomicU64>)>>>,
+    beats: Arc<Mutex<Vec<Beat>>>,
     start: Instant,
 }
 
@@ -84,8 +87,16 @@ impl Pulses {
 
 impl Default for Tasks {
     fn default() -> Self {
-        let pulses = Pulses { beats: Arc::default(), start: Instant::now() };
-        Self { set: JoinSet::new(), names: HashMap::new(), stop: watch::Sender::new(false), pulses }
+        let pulses = Pulses {
+            beats: Arc::default(),
+            start: Instant::now(),
+        };
+        Self {
+            set: JoinSet::new(),
+            names: HashMap::new(),
+            stop: watch::Sender::new(false),
+            pulses,
+        }
     }
 }
 
@@ -102,7 +113,11 @@ impl Tasks {
         let beat = Arc::new(AtomicU64::new(0));
         let pulse = Pulse(Arc::clone(&beat), self.pulses.start);
         pulse.beat();
-        self.pulses.beats.lock().unwrap_or_else(PoisonError::into_inner).push((name.to_owned(), beat));
+        self.pulses
+            .beats
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push((name.to_owned(), beat));
         pulse
     }
 
@@ -122,10 +137,16 @@ impl Tasks {
         self.names.remove(&id).unwrap_or_else(|| "unnamed".to_owned())
     }
 
-    fn outcome(&mut self, joined: Result<(Id, Result<(), String>), JoinError>) -> (String, Result<(), String>) {
+    fn outcome(
+        &mut self,
+        joined: Result<(Id, Result<(), String>), JoinError>,
+    ) -> (String, Result<(), String>) {
         match joined {
             Ok((id, outcome)) => (self.finished(id), outcome),
-            Err(failure) => (self.finished(failure.id()), Err(format!("the task broke off: {failure}"))),
+            Err(failure) => (
+                self.finished(failure.id()),
+                Err(format!("the task broke off: {failure}")),
+            ),
         }
     }
 
@@ -146,7 +167,9 @@ impl Tasks {
             let (task, outcome) = self.outcome(joined);
             match outcome {
                 Ok(()) => debug!(task = task.as_str(); "Task drained"),
-                Err(reason) => error!(task = task.as_str(), reason = reason.as_str(); "Task failed while stopping"),
+                Err(reason) => {
+                    error!(task = task.as_str(), reason = reason.as_str(); "Task failed while stopping");
+                }
             }
         }
         let mut late: Vec<String> = self.names.values().cloned().collect();
@@ -179,7 +202,10 @@ mod tests {
     async fn a_task_that_breaks_off_is_reported_with_its_name() {
         let mut tasks = Tasks::default();
         tasks.spawn("broker site", async { Err("no socket".to_owned()) });
-        assert_eq!(tasks.first_end().await, ("broker site".to_owned(), Err("no socket".to_owned())));
+        assert_eq!(
+            tasks.first_end().await,
+            ("broker site".to_owned(), Err("no socket".to_owned()))
+        );
     }
 
     #[tokio::test(start_paused = true)]

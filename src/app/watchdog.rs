@@ -12,7 +12,7 @@ use crate::systemd;
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Feeds the watchdog, if systemd wants it fed, until the stop.
-pub async fn run(pulses: Pulses, store: Store, mut shutdown: Shutdown) -> Result<(), String> {
+pub(super) async fn run(pulses: Pulses, store: Store, mut shutdown: Shutdown) -> Result<(), String> {
     let Some(interval) = systemd::watchdog_interval() else {
         shutdown.wait().await;
         return Ok(());

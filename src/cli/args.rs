@@ -7,7 +7,13 @@ use clap::{Args, Parser, Subcommand};
 
 /// Gateway that puts SMS and MQTT messages into Pipedrive's Messaging inbox, and the answers back on the air.
 #[derive(Debug, Parser)]
-#[command(name = "pipepost", version, propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "pipepost",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 pub struct Arguments {
     /// Configuration file [default: /etc/pipepost/pipepost.toml]; drop-ins are read from conf.d/ beside it
     #[arg(long, short, global = true, value_name = "FILE")]
@@ -37,7 +43,7 @@ pub enum Command {
     Metrics,
     /// Print the manifest JSON to upload to the app in Pipedrive's Developer Hub
     Manifest {
-        /// Where Pipedrive reaches this gateway, https://… [default: pipedrive.public_url]
+        /// Where Pipedrive reaches this gateway, https://… [default: `pipedrive.public_url`]
         #[arg(long, value_name = "URL")]
         public_url: Option<String>,
     },
@@ -154,7 +160,11 @@ pub enum MqttCommand {
         #[arg(long)]
         topic: String,
         /// The payload, as text
-        #[arg(long, conflicts_with = "payload_file", required_unless_present = "payload_file")]
+        #[arg(
+            long,
+            conflicts_with = "payload_file",
+            required_unless_present = "payload_file"
+        )]
         payload: Option<String>,
         /// The payload, from a file
         #[arg(long, value_name = "FILE")]
@@ -198,7 +208,13 @@ pub struct SimPipedrive {
     /// Certificates to trust for it (PEM)
     #[arg(long, value_name = "FILE")]
     pub gateway_ca: Option<PathBuf>,
-    /// Faults from the start, as name=value, e.g. latency_ms=200; the page and PUT /sandbox/faults change them later
+    /// Enforce the limits of a plan: lite, growth, premium or ultimate [default: no limits]
+    #[arg(long)]
+    pub plan: Option<String>,
+    /// Seats of that plan
+    #[arg(long, default_value_t = 1)]
+    pub seats: u32,
+    /// Faults from the start, as name=value, e.g. `latency_ms=200`; the page and PUT /sandbox/faults change them later
     #[arg(long = "fault", value_name = "NAME=VALUE")]
     pub faults: Vec<String>,
 }

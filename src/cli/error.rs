@@ -3,24 +3,24 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use crate::control::client::ClientError;
 use crate::control::Failure;
+use crate::control::client::ClientError;
 use crate::store::OpenError;
 
 /// `EX_USAGE` of sysexits: the command line makes no sense.
-pub const USAGE: u8 = 64;
+pub(super) const USAGE: u8 = 64;
 /// `EX_DATAERR`: the input makes no sense.
-pub const DATA: u8 = 65;
+pub(super) const DATA: u8 = 65;
 /// `EX_UNAVAILABLE`: a daemon or another service does not answer.
-pub const UNAVAILABLE: u8 = 69;
+pub(super) const UNAVAILABLE: u8 = 69;
 /// `EX_SOFTWARE`: the program itself failed.
-pub const SOFTWARE: u8 = 70;
+pub(super) const SOFTWARE: u8 = 70;
 /// `EX_IOERR`: the operating system refused.
-pub const IO: u8 = 74;
+pub(super) const IO: u8 = 74;
 /// `EX_NOPERM`: not allowed.
-pub const NO_PERMISSION: u8 = 77;
+pub(super) const NO_PERMISSION: u8 = 77;
 /// `EX_CONFIG`: the configuration is wrong; systemd does not restart after it.
-pub const CONFIG: u8 = 78;
+pub(super) const CONFIG: u8 = 78;
 
 /// A command's failure.
 #[derive(Debug)]
@@ -37,7 +37,11 @@ impl CliError {
     /// A failure without a hint.
     #[must_use]
     pub fn new(code: u8, message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None, code }
+        Self {
+            message: message.into(),
+            hint: None,
+            code,
+        }
     }
 
     /// The same with a remedy.
@@ -71,7 +75,11 @@ impl From<Failure> for CliError {
             409 | 507 => UNAVAILABLE,
             _ => SOFTWARE,
         };
-        Self { message: failure.message, hint: failure.hint, code }
+        Self {
+            message: failure.message,
+            hint: failure.hint,
+            code,
+        }
     }
 }
 
@@ -81,9 +89,8 @@ impl From<ClientError> for CliError {
             ClientError::Refused(failure) => failure.into(),
             ClientError::NotRunning(_) => Self::new(UNAVAILABLE, error.to_string())
                 .hint("start it: systemctl start pipepost, or `pipepost run`"),
-            ClientError::NotAllowed(_) => {
-                Self::new(NO_PERMISSION, error.to_string()).hint("run the command with sudo, or as the service user")
-            }
+            ClientError::NotAllowed(_) => Self::new(NO_PERMISSION, error.to_string())
+                .hint("run the command with sudo, or as the service user"),
             ClientError::Broken(_) => Self::new(SOFTWARE, error.to_string())
                 .hint("is the running daemon of another version? restart it: systemctl restart pipepost"),
         }
@@ -92,6 +99,10 @@ impl From<ClientError> for CliError {
 
 impl From<OpenError> for CliError {
     fn from(error: OpenError) -> Self {
-        Self { message: error.to_string(), hint: error.hint().map(str::to_owned), code: IO }
+        Self {
+            message: error.to_string(),
+            hint: error.hint().map(str::to_owned),
+            code: IO,
+        }
     }
 }

@@ -35,7 +35,11 @@ use crate::store::Store;
 
 /// Runs one command to its end.
 pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
-    let Arguments { config: file, json, command } = arguments;
+    let Arguments {
+        config: file,
+        json,
+        command,
+    } = arguments;
     let session = Session { file, json };
     match command {
         Command::Run => run::run(session.file).await,
@@ -49,20 +53,35 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
             let body = json!({ "channel": channel, "to": to, "text": text });
             session.change(Method::POST, "/send", Some(body), sent).await
         }
-        Command::Queue { limit } => session.look(Method::GET, &format!("/queue?limit={limit}"), show::queue).await,
+        Command::Queue { limit } => {
+            session
+                .look(Method::GET, &format!("/queue?limit={limit}"), show::queue)
+                .await
+        }
         Command::Unmapped { limit } => {
-            session.look(Method::GET, &format!("/unmapped?limit={limit}"), |rows: &Vec<_>| show::unmapped(rows)).await
+            session
+                .look(
+                    Method::GET,
+                    &format!("/unmapped?limit={limit}"),
+                    |rows: &Vec<_>| show::unmapped(rows),
+                )
+                .await
         }
         Command::Mqtt { command } => session.mqtt(command),
         #[cfg(feature = "demo")]
         Command::Demo { no_browser } => demo::run(no_browser).await,
         #[cfg(feature = "demo")]
-        Command::Sim { command: args::SimCommand::Pipedrive(options) } => sim::pipedrive(options).await,
+        Command::Sim {
+            command: args::SimCommand::Pipedrive(options),
+        } => sim::pipedrive(options).await,
     }
 }
 
 fn sent(sent: &Sent) -> String {
-    format!("queued message {}; see `pipepost conversations show {}`\n", sent.message, sent.conversation)
+    format!(
+        "queued message {}; see `pipepost conversations show {}`\n",
+        sent.message, sent.conversation
+    )
 }
 
 fn done(done: &Done) -> String {
@@ -77,22 +96,22 @@ fn load(file: Option<PathBuf>) -> Result<Config, CliError> {
         words.push(finding.to_string());
     }
     let errors = loaded.errors();
-    match loaded.config {
-        Some(config) => {
-            for warning in words {
-                output::note(&warning);
-            }
-            Ok(config)
+    if let Some(config) = loaded.config {
+        for warning in words {
+            output::note(&warning);
         }
-        None => {
-            let message = format!("the configuration has {errors} error{}", if errors == 1 { "" } else { "s" });
-            words.push(message);
-            let mut text = words.join("\n\n");
-            if let Some(rest) = text.strip_prefix("error: ") {
-                text = rest.to_owned();
-            }
-            Err(CliError::new(CONFIG, text))
+        Ok(config)
+    } else {
+        let message = format!(
+            "the configuration has {errors} error{}",
+            if errors == 1 { "" } else { "s" }
+        );
+        words.push(message);
+        let mut text = words.join("\n\n");
+        if let Some(rest) = text.strip_prefix("error: ") {
+            text = String::from(rest);
         }
+        Err(CliError::new(CONFIG, text))
     }
 }
 
@@ -121,7 +140,11 @@ impl Session {
     }
 
     fn print<T: Serialize>(&self, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), CliError> {
-        if self.json { output::print_json(value) } else { output::print(&words(value)) }
+        if self.json {
+            output::print_json(value)
+        } else {
+            output::print(&words(value))
+        }
     }
 
     /// A command that only reads: from the daemon, or from the store when none runs.
@@ -174,13 +197,21 @@ impl Session {
     async fn channels(&self, command: ChannelsCommand) -> Result<(), CliError> {
         match command {
             ChannelsCommand::List => {
-                self.look(Method::GET, "/channels", |rows: &Vec<_>| show::channels(rows)).await
+                self.look(Method::GET, "/channels", |rows: &Vec<_>| show::channels(rows))
+                    .await
             }
             ChannelsCommand::Register { id } => {
-                self.change(Method::POST, &format!("/channels/{}", segment(&id)?), None, done).await
+                self.change(Method::POST, &format!("/channels/{}", segment(&id)?), None, done)
+                    .await
             }
             ChannelsCommand::Delete { id } => {
-                self.change(Method::DELETE, &format!("/channels/{}", segment(&id)?), None, done).await
+                self.change(
+                    Method::DELETE,
+                    &format!("/channels/{}", segment(&id)?),
+                    None,
+                    done,
+                )
+                .await
             }
         }
     }
@@ -193,20 +224,32 @@ impl Session {
                     None => String::new(),
                 };
                 let path = format!("/conversations?limit={limit}{channel}");
-                self.look(Method::GET, &path, |rows: &Vec<_>| show::conversations(rows)).await
+                self.look(Method::GET, &path, |rows: &Vec<_>| show::conversations(rows))
+                    .await
             }
             ConversationsCommand::Show { id, limit } => {
                 let path = format!("/conversations/{}?limit={limit}", segment(&id)?);
                 self.look(Method::GET, &path, show::conversation).await
             }
             ConversationsCommand::Delete { id } => {
-                self.change(Method::DELETE, &format!("/conversations/{}", segment(&id)?), None, done).await
+                self.change(
+                    Method::DELETE,
+                    &format!("/conversations/{}", segment(&id)?),
+                    None,
+                    done,
+                )
+                .await
             }
         }
     }
 
     fn mqtt(&self, command: MqttCommand) -> Result<(), CliError> {
-        let MqttCommand::Test { device, topic, payload, payload_file } = command;
+        let MqttCommand::Test {
+            device,
+            topic,
+            payload,
+            payload_file,
+        } = command;
         let config = self.config()?;
         let Some(found) = config.devices.iter().find(|found| found.name == device) else {
             let names: Vec<&str> = config.devices.iter().map(|found| found.name.as_str()).collect();
@@ -236,9 +279,17 @@ fn segment(id: &str) -> Result<&str, CliError> {
 }
 
 /// The answer that a daemon would give, from the store alone.
-async fn look_into_store<T: DeserializeOwned>(config: Config, method: &Method, path: &str) -> Result<T, CliError> {
+async fn look_into_store<T: DeserializeOwned>(
+    config: Config,
+    method: &Method,
+    path: &str,
+) -> Result<T, CliError> {
     let store = open_existing(&config)?;
-    let gateway = Gateway { config: Arc::new(config), store: store.clone(), live: None };
+    let gateway = Gateway {
+        config: Arc::new(config),
+        store: store.clone(),
+        live: None,
+    };
     let answer = crate::control::server::answer(&gateway, method, path).await;
     store.close().await;
     let value = answer?;
@@ -250,7 +301,10 @@ fn open_existing(config: &Config) -> Result<Store, CliError> {
     if !exists(&config.gateway.state_dir) {
         return Err(CliError::new(
             error::UNAVAILABLE,
-            format!("no daemon runs here and there is no store in {}", config.gateway.state_dir.display()),
+            format!(
+                "no daemon runs here and there is no store in {}",
+                config.gateway.state_dir.display()
+            ),
         )
         .hint("start the daemon first: systemctl start pipepost, or `pipepost run`"));
     }
@@ -262,7 +316,11 @@ fn open_existing(config: &Config) -> Result<Store, CliError> {
 pub fn usage(error: &clap::Error) -> ExitCode {
     // A closed standard output is no reason to fail on `--help`.
     drop(error.print());
-    if error.use_stderr() { ExitCode::from(error::USAGE) } else { ExitCode::SUCCESS }
+    if error.use_stderr() {
+        ExitCode::from(error::USAGE)
+    } else {
+        ExitCode::SUCCESS
+    }
 }
 
 /// Runs one command on a runtime of its own and turns its outcome into an exit code.
@@ -281,7 +339,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
             runtime.shutdown_timeout(std::time::Duration::from_secs(2));
             outcome
         }
-        Err(error) => Err(CliError::new(error::SOFTWARE, format!("cannot start the runtime: {error}"))),
+        Err(error) => Err(CliError::new(
+            error::SOFTWARE,
+            format!("cannot start the runtime: {error}"),
+        )),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,

@@ -12,7 +12,7 @@ use crate::app::{self, AppError, Signals};
 use crate::logging;
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads certificates again.
-pub async fn run(file: Option<PathBuf>) -> Result<(), CliError> {
+pub(super) async fn run(file: Option<PathBuf>) -> Result<(), CliError> {
     let config = load(file)?;
     logging::start(&config.log).map_err(|error| CliError::new(SOFTWARE, format!("cannot log: {error}")))?;
     info!(version = env!("CARGO_PKG_VERSION"); "Starting");
@@ -21,7 +21,7 @@ pub async fn run(file: Option<PathBuf>) -> Result<(), CliError> {
 }
 
 /// Listens for the signals of systemd and of a terminal.
-pub fn signals() -> Result<Signals, CliError> {
+pub(super) fn signals() -> Result<Signals, CliError> {
     let failed = |error| CliError::new(SOFTWARE, format!("cannot listen for signals: {error}"));
     let (stop, stopped) = watch::channel(false);
     let (reload, reloaded) = watch::channel(0);
@@ -37,7 +37,10 @@ pub fn signals() -> Result<Signals, CliError> {
             };
         }
     });
-    Ok(Signals { stop: stopped, reload: reloaded })
+    Ok(Signals {
+        stop: stopped,
+        reload: reloaded,
+    })
 }
 
 impl From<AppError> for CliError {

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use crate::control::{ChannelStatus, Conversation, ConversationRow, MessageRow, QueueView, Status, UnmappedRow};
+use crate::control::{
+    ChannelStatus, Conversation, ConversationRow, MessageRow, QueueView, Status, UnmappedRow,
+};
 
 /// Writing into a `String` cannot fail; the macro keeps the lines below readable.
 macro_rules! line {
@@ -15,7 +17,9 @@ macro_rules! line {
 
 /// Control characters of a customer's text could move the cursor or colour the terminal: they are shown as `·`.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { '·' } else { c }).collect()
+    text.chars()
+        .map(|c| if c.is_control() { '·' } else { c })
+        .collect()
 }
 
 fn bytes(count: u64) -> String {
@@ -39,35 +43,68 @@ fn prefixed(prefix: &str, text: Option<&str>) -> String {
 
 /// `pipepost status`
 #[must_use]
-pub fn status(status: &Status) -> String {
+pub(super) fn status(status: &Status) -> String {
     let mut out = String::new();
     if status.running {
-        line!(out, "pipepost   {} · gateway {} · up {}", status.version, status.gateway_id, duration(status.uptime_s));
+        line!(
+            out,
+            "pipepost   {} · gateway {} · up {}",
+            status.version,
+            status.gateway_id,
+            duration(status.uptime_s)
+        );
         line!(out, "clock      {}", status.clock);
     } else {
-        line!(out, "pipepost   {} · gateway {} · NOT RUNNING (read from the store)", status.version, status.gateway_id);
+        line!(
+            out,
+            "pipepost   {} · gateway {} · NOT RUNNING (read from the store)",
+            status.version,
+            status.gateway_id
+        );
     }
     if let Some(listener) = &status.listener {
         let last = listener.last_call.as_deref().unwrap_or("never since the start");
         let (requests, unauthorized) = (listener.requests, listener.unauthorized);
-        line!(out, "listener   {} · {requests} requests, {unauthorized} with wrong credentials", listener.address);
+        line!(
+            out,
+            "listener   {} · {requests} requests, {unauthorized} with wrong credentials",
+            listener.address
+        );
         line!(out, "           certificate {}", listener.certificate);
         if !listener.credentials {
-            line!(out, "           NO CREDENTIALS: set pipedrive.client_id and its secret, or Pipedrive is refused");
+            line!(
+                out,
+                "           NO CREDENTIALS: set pipedrive.client_id and its secret, or Pipedrive is refused"
+            );
         }
         line!(out, "           Pipedrive last called: {last}");
     }
     if let Some(uplink) = &status.uplink {
         line!(out, "pipedrive  {}", uplink.words);
-        line!(out, "           {} accepted, {} refused since the start", uplink.accepted, uplink.failed);
+        line!(
+            out,
+            "           {} accepted, {} refused since the start",
+            uplink.accepted,
+            uplink.failed
+        );
         for waiting in &uplink.waiting {
             let (attempt, next) = (waiting.attempts + 1, duration(waiting.next_attempt_s));
-            line!(out, "           {} waits, attempt {attempt} in {next}: {}", waiting.conversation, waiting.reason);
+            line!(
+                out,
+                "           {} waits, attempt {attempt} in {next}: {}",
+                waiting.conversation,
+                waiting.reason
+            );
         }
     }
     let store = &status.store;
     let size = bytes(store.logical_bytes);
-    line!(out, "store      {} messages in {} conversations, {size}", store.messages, store.conversations);
+    line!(
+        out,
+        "store      {} messages in {} conversations, {size}",
+        store.messages,
+        store.conversations
+    );
     line!(
         out,
         "queues     {} messages and {} status updates to Pipedrive, {} answers to the hardware",
@@ -76,7 +113,11 @@ pub fn status(status: &Status) -> String {
         store.queued_outgoing
     );
     if store.unmapped > 0 {
-        line!(out, "unmapped   {} packets could not be read: see `pipepost unmapped`", store.unmapped);
+        line!(
+            out,
+            "unmapped   {} packets could not be read: see `pipepost unmapped`",
+            store.unmapped
+        );
     }
     if let Some(alarm) = &store.alarm {
         line!(out, "ALARM      {alarm}");
@@ -93,17 +134,24 @@ pub fn status(status: &Status) -> String {
 
 /// `pipepost channels list`
 #[must_use]
-pub fn channels(channels: &[ChannelStatus]) -> String {
+pub(super) fn channels(channels: &[ChannelStatus]) -> String {
     let mut out = String::new();
     for channel in channels {
         let since = prefixed(" since ", channel.since.as_deref());
         let reason = prefixed(": ", channel.reason.as_deref());
         let (id, name, state) = (&channel.id, printable(&channel.name), &channel.state);
-        line!(out, "channel    {id} \"{name}\" ({}) {state}{since}{reason}", channel.provider_channel_id);
+        line!(
+            out,
+            "channel    {id} \"{name}\" ({}) {state}{since}{reason}",
+            channel.provider_channel_id
+        );
         let lane = &channel.lane;
         if lane.sent + lane.rejected + lane.unknown > 0 {
             let (sent, rejected, unknown) = (lane.sent, lane.rejected, lane.unknown);
-            line!(out, "           answers since the start: {sent} sent, {rejected} refused, {unknown} unknown");
+            line!(
+                out,
+                "           answers since the start: {sent} sent, {rejected} refused, {unknown} unknown"
+            );
         }
         if let Some(waiting) = &lane.waiting {
             line!(out, "           answers wait: {waiting}");
@@ -114,7 +162,7 @@ pub fn channels(channels: &[ChannelStatus]) -> String {
 
 /// `pipepost conversations list`
 #[must_use]
-pub fn conversations(rows: &[ConversationRow]) -> String {
+pub(super) fn conversations(rows: &[ConversationRow]) -> String {
     let mut out = String::new();
     if rows.is_empty() {
         out.push_str("no conversations yet\n");
@@ -122,18 +170,34 @@ pub fn conversations(rows: &[ConversationRow]) -> String {
     for row in rows {
         let last = row.last.as_deref().unwrap_or("-");
         let unseen = if row.seen { "" } else { "  (not answered yet)" };
-        line!(out, "{}  {last:<24}  {:<20}  {}{unseen}", row.id, printable(&row.address), row.channel);
+        line!(
+            out,
+            "{}  {last:<24}  {:<20}  {}{unseen}",
+            row.id,
+            printable(&row.address),
+            row.channel
+        );
     }
     out
 }
 
 /// `pipepost conversations show`
 #[must_use]
-pub fn conversation(conversation: &Conversation) -> String {
+pub(super) fn conversation(conversation: &Conversation) -> String {
     let mut out = String::new();
     let row = &conversation.row;
-    line!(out, "{} on channel {} with {}", row.id, row.channel, printable(&row.address));
-    line!(out, "participants: {}", printable(&conversation.participants.join(", ")));
+    line!(
+        out,
+        "{} on channel {} with {}",
+        row.id,
+        row.channel,
+        printable(&row.address)
+    );
+    line!(
+        out,
+        "participants: {}",
+        printable(&conversation.participants.join(", "))
+    );
     // Oldest first, as a conversation is read.
     for message in conversation.messages.iter().rev() {
         out.push_str(&message_line(message));
@@ -143,19 +207,47 @@ pub fn conversation(conversation: &Conversation) -> String {
 
 fn message_line(message: &MessageRow) -> String {
     let mut out = String::new();
-    let arrow = if message.direction == "incoming" { "→" } else { "←" };
-    let files = if message.files.is_empty() { String::new() } else { format!(" [{}]", message.files.join(", ")) };
-    let (text, files, state) = (printable(&message.text), printable(&files), printable(&message.state));
-    line!(out, "{} {arrow} {text}{files}  ({state}; {})", message.created_at, message.id);
+    let arrow = if message.direction == "incoming" {
+        "→"
+    } else {
+        "←"
+    };
+    let files = if message.files.is_empty() {
+        String::new()
+    } else {
+        format!(" [{}]", message.files.join(", "))
+    };
+    let (text, files, state) = (
+        printable(&message.text),
+        printable(&files),
+        printable(&message.state),
+    );
+    line!(
+        out,
+        "{} {arrow} {text}{files}  ({state}; {})",
+        message.created_at,
+        message.id
+    );
     out
 }
 
 /// `pipepost queue`
 #[must_use]
-pub fn queue(queue: &QueueView) -> String {
+pub(super) fn queue(queue: &QueueView) -> String {
     let mut out = String::new();
-    for (title, rows) in [("to Pipedrive", &queue.to_uplink), ("to the hardware", &queue.to_hardware)] {
-        line!(out, "{title}: {}", if rows.is_empty() { "nothing waits" } else { "oldest first" });
+    for (title, rows) in [
+        ("to Pipedrive", &queue.to_uplink),
+        ("to the hardware", &queue.to_hardware),
+    ] {
+        line!(
+            out,
+            "{title}: {}",
+            if rows.is_empty() {
+                "nothing waits"
+            } else {
+                "oldest first"
+            }
+        );
         for row in rows {
             out.push_str("  ");
             out.push_str(&message_line(row));
@@ -166,13 +258,19 @@ pub fn queue(queue: &QueueView) -> String {
 
 /// `pipepost unmapped`
 #[must_use]
-pub fn unmapped(rows: &[UnmappedRow]) -> String {
+pub(super) fn unmapped(rows: &[UnmappedRow]) -> String {
     let mut out = String::new();
     if rows.is_empty() {
         out.push_str("every packet could be read\n");
     }
     for row in rows {
-        line!(out, "{} {} on {}", row.received_at, row.device, printable(&row.source));
+        line!(
+            out,
+            "{} {} on {}",
+            row.received_at,
+            row.device,
+            printable(&row.source)
+        );
         line!(out, "  why: {}", printable(&row.reason));
         line!(out, "  payload: {}", printable(&row.payload));
     }
@@ -190,6 +288,9 @@ mod tests {
 
     #[test]
     fn sizes_are_shown_in_the_unit_that_fits() {
-        assert_eq!([bytes(12), bytes(1536), bytes(5 << 20)], ["12 B", "1.5 KiB", "5.0 MiB"]);
+        assert_eq!(
+            [bytes(12), bytes(1536), bytes(5 << 20)],
+            ["12 B", "1.5 KiB", "5.0 MiB"]
+        );
     }
 }

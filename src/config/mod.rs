@@ -26,6 +26,17 @@ pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, load};
 pub use source::{Finding, Location, Severity};
 pub use summary::summary;
 
+/// A public address given on the command line, as `pipedrive.public_url` would be: without a trailing slash.
+///
+/// # Errors
+/// What is wrong with it, and the remedy, in one sentence.
+pub fn public_url(text: &str) -> Result<String, String> {
+    url::https(text, false).map_err(|(wrong, remedy)| match remedy {
+        Some(remedy) => format!("{wrong}; {remedy}"),
+        None => wrong,
+    })
+}
+
 /// Everything that the gateway was told. Every value is checked; defaults are filled in.
 #[derive(Clone, Debug)]
 pub struct Config {

@@ -9,7 +9,7 @@ pub use answers::{
     ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
     QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, Waiting,
 };
-pub use gateway::{Gateway, Live};
+pub use gateway::{ChannelCalls, Gateway, Live};
 
 /// Longest body in either direction, in bytes.
 const MAX_BODY: usize = 4 << 20;

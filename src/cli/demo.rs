@@ -1,0 +1,324 @@
+//! `pipepost demo`: the whole gateway in one process, with simulated devices and the Pipedrive sandbox.
+
+use std::collections::HashSet;
+use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use hyper::Method;
+use tokio::sync::{oneshot, watch};
+use tokio::time::Instant;
+
+use super::error::{CliError, IO, SOFTWARE, UNAVAILABLE};
+use super::{output, run};
+use crate::app::{self, Signals};
+use crate::config::{self, Config};
+use crate::control::Status;
+use crate::control::client;
+use crate::domain::Secret;
+use crate::logging;
+use crate::sim::broker::Broker;
+use crate::sim::devices::{Devices, Script};
+use crate::sim::pipedrive::{Counters, Gateway, Options, Sandbox, Trust};
+
+/// The page's port; the next free one is taken when it is in use.
+const PAGE_PORT: u16 = 8080;
+/// The listener's port, likewise.
+const LISTENER_PORT: u16 = 8443;
+/// How many ports are tried.
+const PORTS: u16 = 50;
+
+/// Runs the demo until Ctrl-C.
+pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
+    logging::start(&config::Log {
+        level: log::LevelFilter::Warn,
+    })
+    .map_err(|error| CliError::new(SOFTWARE, format!("cannot log: {error}")))?;
+    let Signals { mut stop, .. } = run::signals()?;
+    let folder = Folder::make()?;
+    let listener = free_port(LISTENER_PORT)?;
+    let broker = Broker::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+        .await
+        .map_err(|error| CliError::new(IO, format!("cannot start the MQTT broker: {error}")))?;
+    let sandbox = start_sandbox(&folder.0, listener)?;
+    let config = write_config(&folder.0, &sandbox, broker.port(), listener)?;
+    output::print(&format!(
+        "pipepost demo\n\n  inbox page       {}\n  gateway          https://localhost:{listener} (self-signed)\n  \
+         MQTT broker      127.0.0.1:{}\n  state folder     {} (removed at the end)\n\n\
+         Answer a customer on the inbox page and watch it come back as delivered. Ctrl-C ends the demo.\n\n",
+        sandbox.page_url(),
+        broker.port(),
+        folder.0.display()
+    ))?;
+    if !no_browser {
+        open_browser(&sandbox.page_url());
+    }
+
+    let (ending, gateway_stop) = watch::channel(false);
+    let (_keep, reload) = watch::channel(0);
+    let (ready, is_ready) = oneshot::channel();
+    let signals = Signals {
+        stop: gateway_stop,
+        reload,
+    };
+    let mut gateway = tokio::spawn(app::run(config, signals, move |_| {
+        ready.send(()).unwrap_or_default();
+    }));
+    if is_ready.await.is_err() {
+        return Err(ended(gateway.await));
+    }
+    wait_for_broker(&folder.0.join("control.sock")).await?;
+    say("the gateway is ready")?;
+    let mut devices = Devices::start(broker.port(), &Script::demo());
+    let mut inbox = Inbox::default();
+    let mut ticks = tokio::time::interval(Duration::from_millis(100));
+    let started = Instant::now();
+    loop {
+        tokio::select! {
+            _ = stop.wait_for(|stop| *stop) => break,
+            outcome = &mut gateway => return Err(ended(outcome)),
+            Some(event) = devices.event() => say(&event.to_string())?,
+            _ = ticks.tick() => for line in inbox.news(&sandbox) { say(&line)?; },
+        }
+    }
+
+    say("stopping: the gateway finishes what it has begun")?;
+    devices.stop().await;
+    ending.send_replace(true);
+    let outcome = gateway.await;
+    let counters = sandbox.counters();
+    let messages = sandbox.read(|state| state.messages().filter(|message| !message.outgoing).count());
+    sandbox.stop().await;
+    broker.stop().await;
+    match outcome {
+        Ok(Ok(())) => output::print(&summary(messages, &counters, started.elapsed())),
+        other => Err(ended(other)),
+    }
+}
+
+/// A broker keeps nothing for a gateway that it has never seen: nobody writes before the gateway is connected.
+async fn wait_for_broker(socket: &Path) -> Result<(), CliError> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        let status: Status = client::call(socket, Method::GET, "/status", None).await?;
+        if status.links.iter().all(|link| link.up) {
+            return Ok(());
+        }
+        if Instant::now() > deadline {
+            return Err(CliError::new(
+                SOFTWARE,
+                "the gateway does not reach the demo's own broker",
+            ));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
+fn summary(messages: usize, counters: &Counters, ran: Duration) -> String {
+    format!(
+        "\nin {}: {messages} messages reached the inbox, {} answers were taken, {} calls in all, {} violations of the \
+         contract\n",
+        humantime::format_duration(Duration::from_secs(ran.as_secs())),
+        counters.replies,
+        counters.calls + counters.gateway_calls,
+        counters.violations
+    )
+}
+
+fn say(line: &str) -> Result<(), CliError> {
+    output::print(&format!("  {line}\n"))
+}
+
+fn ended(outcome: Result<Result<(), app::AppError>, tokio::task::JoinError>) -> CliError {
+    match outcome {
+        Ok(Ok(())) => CliError::new(SOFTWARE, "the gateway ended by itself"),
+        Ok(Err(error)) => error.into(),
+        Err(error) => CliError::new(SOFTWARE, format!("the gateway broke off: {error}")),
+    }
+}
+
+/// What has been said about the inbox.
+#[derive(Default)]
+struct Inbox {
+    /// Message and status.
+    said: HashSet<(String, String)>,
+}
+
+impl Inbox {
+    fn news(&mut self, sandbox: &Sandbox) -> Vec<String> {
+        sandbox.read(|state| {
+            let mut lines = Vec::new();
+            for conversation in state.conversations() {
+                for message in &conversation.messages {
+                    if !self.said.insert((message.id.to_string(), message.status.clone())) {
+                        continue;
+                    }
+                    lines.push(if message.outgoing {
+                        format!(
+                            "in the inbox: the answer {:?} is {}",
+                            message.text, message.status
+                        )
+                    } else {
+                        format!("in the inbox: {:?}", message.text)
+                    });
+                }
+            }
+            lines
+        })
+    }
+}
+
+/// A folder of this run's own, removed with everything in it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn make() -> Result<Self, CliError> {
+        use std::os::unix::fs::DirBuilderExt;
+        let path = std::env::temp_dir().join(format!("pipepost-demo-{}", std::process::id()));
+        std::fs::DirBuilder::new()
+            .mode(0o700)
+            .create(&path)
+            .map_err(|error| {
+                CliError::new(IO, format!("cannot make the folder {}: {error}", path.display()))
+            })?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            output::note(&format!("warning: cannot remove {}: {error}", self.0.display()));
+        }
+    }
+}
+
+/// The first free port from `first` on.
+fn free_port(first: u16) -> Result<u16, CliError> {
+    (first..first.saturating_add(PORTS))
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .ok_or_else(|| {
+            CliError::new(
+                UNAVAILABLE,
+                format!(
+                    "no port from {first} to {} is free",
+                    first.saturating_add(PORTS - 1)
+                ),
+            )
+            .hint("stop what uses them; `ss -ltnp` shows it")
+        })
+}
+
+fn start_sandbox(folder: &Path, listener: u16) -> Result<Sandbox, CliError> {
+    let options = Options {
+        page_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(PAGE_PORT)?))),
+        ca_file: Some(folder.join("sandbox-ca.pem")),
+        token: Secret::new("demo-token".to_owned()),
+        client_id: "demo-client".to_owned(),
+        client_secret: Secret::new("demo-secret".to_owned()),
+        gateway: Some(Gateway {
+            url: format!("https://localhost:{listener}"),
+            trust: Trust::CaFile(folder.join("state/tls/self-signed.pem")),
+        }),
+        ..Options::default()
+    };
+    Sandbox::start(options).map_err(|error| CliError::new(IO, format!("the sandbox does not start: {error}")))
+}
+
+/// Writes the configuration an installer would write, and loads it the way `run` does.
+fn write_config(folder: &Path, sandbox: &Sandbox, broker: u16, listener: u16) -> Result<Config, CliError> {
+    let here = folder.display();
+    let text = format!(
+        r#"[gateway]
+id = "demo"
+state_dir = "{here}/state"
+control_socket = "{here}/control.sock"
+clock_wait = "1s"
+
+[pipedrive]
+api_url = "{api}/api/v1"
+ca_file = "{here}/sandbox-ca.pem"
+access_token_file = "{here}/access-token"
+client_id = "demo-client"
+client_secret_file = "{here}/client-secret"
+public_url = "https://localhost:{listener}"
+
+[listener]
+bind = "127.0.0.1:{listener}"
+
+[[broker]]
+name = "site"
+url = "mqtt://127.0.0.1:{broker}"
+
+[[device]]
+name = "sms2mqtt"
+preset = "sms2mqtt"
+
+[[device]]
+name = "gsm2mqtt"
+preset = "gsm2mqtt"
+
+[[channel]]
+id = "office"
+name = "Office SMS (sms2mqtt)"
+kind = "mqtt"
+device = "sms2mqtt"
+
+[[channel]]
+id = "field"
+name = "Field SMS (GSM2MQTT)"
+kind = "mqtt"
+device = "gsm2mqtt"
+"#,
+        api = sandbox.url()
+    );
+    let file = folder.join("pipepost.toml");
+    for (name, content) in [
+        ("pipepost.toml", text.as_str()),
+        ("access-token", "demo-token\n"),
+        ("client-secret", "demo-secret\n"),
+    ] {
+        write_private(&folder.join(name), content)?;
+    }
+    // This process's environment is not for the demo: a variable meant for a real gateway must not reach it.
+    let loaded = config::load(&config::Request {
+        file: Some(file),
+        ..config::Request::default()
+    });
+    let findings: Vec<String> = loaded.findings.iter().map(ToString::to_string).collect();
+    loaded.config.ok_or_else(|| {
+        CliError::new(
+            SOFTWARE,
+            format!("the demo's configuration: {}", findings.join("\n")),
+        )
+    })
+}
+
+fn write_private(path: &Path, content: &str) -> Result<(), CliError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .and_then(|mut file| file.write_all(content.as_bytes()))
+        .map_err(|error| CliError::new(IO, format!("cannot write {}: {error}", path.display())))
+}
+
+/// Opens the page where there is a desktop. That it does not open is no failure: the address is printed.
+fn open_browser(url: &str) {
+    if std::env::var_os("DISPLAY").is_none() && std::env::var_os("WAYLAND_DISPLAY").is_none() {
+        return;
+    }
+    let opened = Command::new("xdg-open")
+        .arg(url)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn();
+    if let Err(error) = opened {
+        log::debug!("no browser: {error}");
+    }
+}
