@@ -385,6 +385,39 @@ async fn a_newer_schema_is_refused_in_words() {
 }
 
 #[tokio::test]
+async fn a_store_of_schema_1_is_migrated_and_still_recognises_repeats() {
+    let bed = Bed::new();
+    let first = bed
+        .store
+        .insert_incoming(with_id(received("+491", "ok"), "17"))
+        .await
+        .unwrap();
+    let Bed { dir, store } = bed;
+    store.close().await;
+    drop(store);
+    // Schema 1: a deduplication key says the message, and no time.
+    tamper(&dir, |db| {
+        let old = records::encode(&records::Known::from(first.id())).unwrap();
+        let key = db.scan_prefix(b"D").next().unwrap().unwrap().0;
+        db.insert(key, old).unwrap();
+        db.insert(keys::SCHEMA, &1_u32.to_be_bytes()).unwrap();
+    });
+    let bed = Bed {
+        store: Store::open(options(&dir)).unwrap(),
+        dir,
+    };
+    let again = bed
+        .store
+        .insert_incoming(with_id(received("+491", "ok"), "17"))
+        .await
+        .unwrap();
+    assert_eq!(again, Inserted::Duplicate(first.id()));
+    assert_eq!(bed.maintain(at(29 * DAY)).await.expired_keys, 0);
+    assert_eq!(bed.maintain(at(31 * DAY)).await.expired_keys, 1);
+    bed.restart().await;
+}
+
+#[tokio::test]
 async fn a_damaged_record_is_an_error_and_the_rest_stays_readable() {
     let bed = Bed::new();
     let one = bed.incoming("+491", "one").await;
