@@ -10,6 +10,7 @@
 
 mod chaos;
 mod commands;
+mod demo;
 mod life;
 mod support;
 mod travel;

@@ -1,0 +1,113 @@
+//! `pipepost demo` as a newcomer runs it.
+
+use std::io::{BufRead, BufReader};
+use std::net::{Ipv4Addr, TcpListener};
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use crate::support::{Process, SOON, terminate, wait_for};
+
+/// Lines of the demo's output, read as they come.
+struct Screen {
+    lines: mpsc::Receiver<String>,
+    seen: Vec<String>,
+}
+
+impl Screen {
+    fn wait_for(&mut self, what: &str, limit: Duration) -> String {
+        let deadline = Instant::now() + limit;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let line = self.lines.recv_timeout(left);
+            let line =
+                line.unwrap_or_else(|_| panic!("no {what:?} within {limit:?} in:\n{}", self.seen.join("\n")));
+            self.seen.push(line.clone());
+            if line.contains(what) {
+                return line;
+            }
+        }
+    }
+}
+
+fn curl(arguments: &[&str]) -> serde_json::Value {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail"])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_demo_shows_messages_at_once_and_an_answer_comes_back_as_delivered() {
+    // Somebody else has the demo's favourite ports, or has them already: the next free ones are taken.
+    let taken: Vec<_> = [8080, 8443]
+        .map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)))
+        .into();
+    let mut demo = Process(
+        Command::new(env!("CARGO_BIN_EXE_pipepost"))
+            .args(["demo", "--no-browser"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap(),
+    );
+    let output = BufReader::new(demo.0.stdout.take().unwrap());
+    let (sender, lines) = mpsc::sync_channel(10_000);
+    std::thread::spawn(move || {
+        for line in output.lines().map_while(Result::ok) {
+            drop(sender.send(line));
+        }
+    });
+    let mut screen = Screen {
+        lines,
+        seen: Vec::new(),
+    };
+    let page = screen
+        .wait_for("inbox page", SOON)
+        .split_whitespace()
+        .last()
+        .unwrap()
+        .to_owned();
+    assert!(!page.contains(":8080/"), "{page}");
+    drop(taken);
+    screen.wait_for("the gateway is ready", SOON);
+    // Jürgen's messages come through GSM2MQTT, which reports delivery.
+    screen.wait_for("Jürgen Köhler wrote", Duration::from_secs(5));
+    screen.wait_for("in the inbox: \"Grüß Gott", SOON);
+
+    let state = curl(&[&format!("{page}sandbox/state?channel=demo-field")]);
+    let text = state.to_string();
+    let conversation = state["conversations"]
+        .as_array()
+        .and_then(|all| all.iter().find(|one| one.to_string().contains("Grüß Gott")))
+        .unwrap_or_else(|| panic!("{text}"));
+    let reply = serde_json::json!({
+        "channel": "demo-field",
+        "conversation": conversation["id"],
+        "text": "Das Angebot ist unterwegs."
+    });
+    curl(&[
+        "--header",
+        "Content-Type: application/json",
+        "--data",
+        &reply.to_string(),
+        &format!("{page}sandbox/reply"),
+    ]);
+    screen.wait_for("the answer \"Das Angebot ist unterwegs.\" is delivered", SOON);
+
+    terminate(&mut demo.0, "INT");
+    let status = wait_for("the demo to end", SOON, || demo.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(0));
+    let summary = screen.wait_for("violations of the contract", SOON);
+    assert!(
+        summary.contains("1 answers were taken") && summary.contains(" 0 violations"),
+        "{summary}"
+    );
+}
