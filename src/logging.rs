@@ -1,8 +1,10 @@
 //! Log records: to the journal with their fields under systemd, as plain lines on standard error otherwise.
 //!
 //! Journal priorities as the crate `systemd-journal-logger` maps them: error 3, warn 4, info 5, debug 6, trace 7.
-//! Fields become journal fields in upper case: `journalctl -u pipepost CHANNEL=front-desk`.
+//! Fields become journal fields in upper case: `journalctl -u pipepost CHANNEL=front-desk`. They also stand in the
+//! message, because `journalctl -u pipepost` shows nothing else.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::Write as _;
 
@@ -35,6 +37,34 @@ pub fn start(options: &config::Log) -> Result<(), SetLoggerError> {
     Ok(())
 }
 
+/// Text for standard error as the journal understands it when standard error leads there: lines get the priority
+/// of the `error:` or `warning:` that they belong to (sd-daemon(3)), so that `journalctl -p err` shows them.
+#[must_use]
+pub fn for_standard_error(text: &str) -> Cow<'_, str> {
+    if connected_to_journal() {
+        Cow::Owned(with_priorities(text))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
+fn with_priorities(text: &str) -> String {
+    let mut priority = "3";
+    let mut out = String::new();
+    for line in text.lines() {
+        if line.starts_with("error: ") {
+            priority = "3";
+        } else if line.starts_with("warning: ") {
+            priority = "4";
+        }
+        if !out.is_empty() {
+            out.push('\n');
+        }
+        out.extend(["<", priority, ">", line]);
+    }
+    out
+}
+
 enum Sink {
     Journal(JournalLog),
     Lines,
@@ -55,7 +85,14 @@ impl Log for Logger {
             return;
         }
         match &self.sink {
-            Sink::Journal(journal) => journal.log(record),
+            Sink::Journal(journal) => {
+                journal.log(
+                    &record
+                        .to_builder()
+                        .args(format_args!("{}", words(record)))
+                        .build(),
+                );
+            }
             Sink::Lines => {
                 // With standard error gone there is nobody left to tell.
                 drop(std::io::stderr().lock().write_all(line(record).as_bytes()));
@@ -83,11 +120,16 @@ fn is_wanted(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
 
 /// One line for a person, with a line break.
 fn line(record: &Record<'_>) -> String {
-    let mut text = format!("{}: ", record.level().as_str().to_ascii_lowercase());
+    let level = record.level().as_str().to_ascii_lowercase();
+    format!("{level}: {}\n", words(record))
+}
+
+/// The message and its fields.
+fn words(record: &Record<'_>) -> String {
+    let mut text = String::new();
     append_escaped(&mut text, &record.args().to_string());
     // Visiting fails only when the visitor does, and this one does not.
     drop(record.key_values().visit(&mut Fields(&mut text)));
-    text.push('\n');
     text
 }
 
@@ -142,6 +184,14 @@ mod tests {
         assert_eq!(
             shown("Stored incoming message", &fields),
             "info: Stored incoming message channel=front reason=\"no answer\" empty=\"\"\n"
+        );
+    }
+
+    #[test]
+    fn a_refusal_of_the_configuration_has_a_priority_in_the_journal() {
+        assert_eq!(
+            with_priorities("warning: odd\n  --> a.toml:1:1\n\nerror: wrong\nhint: mend it"),
+            "<4>warning: odd\n<4>  --> a.toml:1:1\n<4>\n<3>error: wrong\n<3>hint: mend it"
         );
     }
 

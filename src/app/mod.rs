@@ -359,7 +359,8 @@ fn spawn_status(tasks: &mut Tasks, gateway: Arc<Gateway>) {
                 .filter(|link| !link.up)
                 .map(|link| link.name.as_str())
                 .collect();
-            let mut line = status.uplink.map(|uplink| uplink.words).unwrap_or_default();
+            let words = status.uplink.map(|uplink| uplink.words).unwrap_or_default();
+            let mut line = words.trim_end_matches('.').to_owned();
             if !down.is_empty() {
                 line = format!("{line}; not connected: {}", down.join(", "));
             }

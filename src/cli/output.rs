@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::error::{CliError, IO};
+use crate::logging::for_standard_error;
 
 /// Prints text as it is.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
@@ -25,5 +26,5 @@ pub(super) fn print_json<T: serde::Serialize>(value: &T) -> Result<(), CliError>
 
 /// Says something beside the data, on standard error. Nobody can be told when that fails.
 pub(super) fn note(text: &str) {
-    drop(writeln!(io::stderr().lock(), "{text}"));
+    drop(writeln!(io::stderr().lock(), "{}", for_standard_error(text)));
 }
