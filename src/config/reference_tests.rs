@@ -198,6 +198,17 @@ fn every_shipped_configuration_is_valid_and_survives_being_printed() {
     }
 }
 
+#[test]
+fn every_preset_has_an_example_to_copy_and_a_place_in_the_reference() {
+    let reference = fs::read_to_string(root().join("config/pipepost.toml")).unwrap();
+    for (name, _) in crate::protocol::mqtt::presets::ALL {
+        let file = root().join(format!("config/examples/{name}.toml"));
+        let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        assert!(text.contains(&format!("preset = \"{name}\"")), "{name}");
+        assert!(reference.contains(name), "{name} is not in the reference");
+    }
+}
+
 /// Variables that the first lines of a test's file ask for: `#! PIPEPOST__A__B=value`; `#! files` has the files
 /// that the configuration names looked at.
 fn directives(file: &Path) -> (Vec<(String, String)>, bool) {

@@ -105,6 +105,20 @@ impl Extractor {
         self.unpack(&text).map(Some)
     }
 
+    /// Every value where `*` stands for each element, not only the first.
+    pub(super) fn each(&self, document: &Document<'_>) -> Result<Vec<String>, String> {
+        let Place::Pointer(tokens) = &self.place else {
+            return Ok(self.get(document)?.into_iter().collect());
+        };
+        let mut found = Vec::new();
+        find_all(document.json()?, tokens, &mut found);
+        found
+            .into_iter()
+            .filter_map(scalar_text)
+            .map(|text| self.unpack(&text))
+            .collect()
+    }
+
     /// The value; it is an error when it is not there.
     pub(super) fn require(&self, key: &str, document: &Document<'_>) -> Result<String, String> {
         self.get(document)
@@ -128,6 +142,13 @@ impl Extractor {
                 BASE64_NOPAD
                     .decode(plain.as_bytes())
                     .map_err(|_| format!("{} is not base64", self.spelling))?
+            }
+            Decode::Node => {
+                let number: u32 = text
+                    .trim()
+                    .parse()
+                    .map_err(|_| format!("{} is not the number of a node", self.spelling))?;
+                return Ok(format!("!{number:08x}"));
             }
             Decode::Hex => HEXLOWER_PERMISSIVE
                 .decode(text.trim().as_bytes())
@@ -204,6 +225,21 @@ fn find<'v>(value: &'v Value, tokens: &[String]) -> Option<&'v Value> {
     }
 }
 
+fn find_all<'v>(value: &'v Value, tokens: &[String], found: &mut Vec<&'v Value>) {
+    let Some((token, rest)) = tokens.split_first() else {
+        found.push(value);
+        return;
+    };
+    match value {
+        Value::Array(list) if token == "*" => list.iter().for_each(|element| find_all(element, rest, found)),
+        _ => {
+            if let Some(next) = find(value, std::slice::from_ref(token)) {
+                find_all(next, rest, found);
+            }
+        }
+    }
+}
+
 fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -244,11 +280,18 @@ impl Check {
     ) -> Result<Self, MappingError> {
         let at = Extract {
             at: spec.at.clone(),
-            decode: Decode::Utf8,
+            decode: spec.decode,
+        };
+        let values = |values: &OneOrMany<Scalar>| -> Vec<Scalar> {
+            let filled = |value: &Scalar| match value {
+                Scalar::Text(text) => Scalar::Text(fill_vars(text, vars)),
+                other => other.clone(),
+            };
+            values.0.iter().map(filled).collect()
         };
         let test = match (&spec.eq, &spec.ne, spec.exists) {
-            (Some(OneOrMany(values)), None, None) => Test::OneOf(values.clone()),
-            (None, Some(OneOrMany(values)), None) => Test::NoneOf(values.clone()),
+            (Some(list), None, None) => Test::OneOf(values(list)),
+            (None, Some(list), None) => Test::NoneOf(values(list)),
             (None, None, Some(exists)) => Test::Exists(exists),
             _ => {
                 return Err(MappingError::wrong(
@@ -268,15 +311,20 @@ impl Check {
     /// Whether the condition holds. An error when that cannot be told, because the payload is not readable at all.
     pub(super) fn holds(&self, document: &Document<'_>) -> Result<bool, String> {
         let found = match &self.at.place {
-            Place::Pointer(tokens) => find(document.json()?, tokens).filter(|value| !value.is_null()),
-            Place::Text(_) | Place::Raw => {
+            Place::Pointer(tokens) if self.at.decode == Decode::Utf8 => {
+                find(document.json()?, tokens).filter(|value| !value.is_null())
+            }
+            Place::Pointer(_) | Place::Text(_) | Place::Raw => {
                 let text = self.at.get(document)?;
-                return Ok(self.test.holds(text.as_deref(), text.is_some()));
+                return Ok(self
+                    .test
+                    .holds(text.as_deref(), text.is_some(), document.captures));
             }
         };
+        let text = found.and_then(scalar_text);
         Ok(self
             .test
-            .holds(found.and_then(scalar_text).as_deref(), found.is_some()))
+            .holds(text.as_deref(), found.is_some(), document.captures))
     }
 
     /// The condition in words.
@@ -299,12 +347,13 @@ impl Check {
 }
 
 impl Test {
-    fn holds(&self, text: Option<&str>, exists: bool) -> bool {
+    fn holds(&self, text: Option<&str>, exists: bool, captures: &BTreeMap<String, String>) -> bool {
         let among = |values: &[Scalar]| {
             text.is_some_and(|text| {
                 values.iter().any(|value| match value {
                     Scalar::Bool(flag) => text == if *flag { "true" } else { "false" },
                     Scalar::Integer(number) => text.parse() == Ok(*number),
+                    Scalar::Text(expected) if expected.contains('{') => text == fill_vars(expected, captures),
                     Scalar::Text(expected) => text == expected,
                 })
             })

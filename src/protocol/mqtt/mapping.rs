@@ -13,8 +13,8 @@ use super::time::TimeReader;
 use super::topic::{Pattern, check_name};
 use super::write::{Publish, WriteError, Writer, parse_reference};
 use crate::domain::{
-    Address, ChannelId, DedupKey, DeviceStatus, Outgoing, ReceivedMessage, StatusReport, StatusTarget,
-    Timestamp,
+    Address, ChannelId, DedupKey, DeviceStatus, MessageId, Outgoing, ReceivedMessage, StatusReport,
+    StatusTarget, Timestamp,
 };
 
 /// Longest id of a device that is kept as it is, in bytes; a longer one is hashed.
@@ -471,7 +471,8 @@ impl StatusBlock {
             StatusWord::Ignore => return Ok(Read::Ignored("this status has no consequence".to_owned())),
         };
         let of = match &self.target {
-            Target::Id(id) => match parse_reference(&id.require("match.id", document)?) {
+            // A list may hold references of others beside ours.
+            Target::Id(id) => match reference(id, document)? {
                 Some(id) => StatusTarget::Id(id),
                 None => {
                     return Ok(Read::Ignored(
@@ -500,6 +501,15 @@ impl StatusBlock {
             status,
         })))
     }
+}
+
+fn reference(id: &Extractor, document: &Document<'_>) -> Result<Option<MessageId>, String> {
+    let unreadable = |reason| format!("`match.id` cannot be read: {reason}");
+    let found = id.each(document).map_err(unreadable)?;
+    if found.is_empty() {
+        id.require("match.id", document)?;
+    }
+    Ok(found.iter().find_map(|text| parse_reference(text)))
 }
 
 /// The longest key that fits; a key that ends with `*` fits every beginning.

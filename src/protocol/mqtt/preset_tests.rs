@@ -346,6 +346,218 @@ fn an_android_phone_on_one_topic_does_not_hear_its_own_commands() {
 }
 
 #[test]
+fn the_home_assistant_add_on_both_ways_with_its_retained_state() {
+    let mapping = preset("home-assistant-sms", &[]);
+    let topic = "homeassistant/sensor/sms_gateway/sms/state";
+    let state = r#"{"Date":"2026-01-30 03:38:05","Number":"+420700000000","State":"UnRead","Locations":[1],"Complete":true,"PartsReceived":1,"PartsExpected":1,"Text":"Dobrý den","timestamp":"2026-01-30 03:38:11"}"#;
+    let received = message(&mapping, topic, state);
+    assert_eq!(
+        (received.from.as_str(), received.text.as_str()),
+        ("+420700000000", "Dobrý den")
+    );
+    assert_eq!(time(&received), "2026-01-30T03:38:05.000Z");
+    let kept = Packet {
+        topic,
+        payload: state.as_bytes(),
+        packet_id: Some(7),
+        retained: true,
+        dup: false,
+    };
+    let again = mapping.read(&"desk".parse().unwrap(), &kept, now());
+    assert!(matches!(again, Read::Ignored(_)), "the last SMS came again");
+    let publish = mapping.write(&answer(&received, "Děkujeme")).unwrap();
+    assert_eq!(publish.topic, "homeassistant/sensor/sms_gateway/send");
+    assert_eq!(
+        String::from_utf8(publish.payload).unwrap(),
+        r#"{"number":"+420700000000","text":"Děkujeme"}"#
+    );
+    let topic = "homeassistant/sensor/sms_gateway/send_status";
+    let report = status(
+        &mapping,
+        topic,
+        r#"{"status":"success","number":"+420700000000","text":"Děkujeme","timestamp":"2026-01-30 03:39:00"}"#,
+    );
+    assert_eq!(report.status, DeviceStatus::Sent);
+    assert_eq!(recipient(&report), ("+420700000000", Some("Děkujeme")));
+    let report = status(
+        &mapping,
+        topic,
+        r#"{"status":"error","error":"SMS sending failed - check SIM card","number":"+420700000000","text":"x","timestamp":"2026-01-30 03:39:00"}"#,
+    );
+    assert_eq!(
+        report.status,
+        DeviceStatus::Failed("SMS sending failed - check SIM card".to_owned())
+    );
+    let buttons =
+        r#"{"status":"missing_fields","message":"Please fill in","timestamp":"2026-01-30 03:39:00"}"#;
+    assert!(matches!(read(&mapping, topic, buttons), Read::Ignored(_)));
+}
+
+#[test]
+fn the_things_stack_both_ways_with_its_events() {
+    let mapping = preset("the-things-stack", &[("app", "hut@ttn")]);
+    let received = message(
+        &mapping,
+        "v3/hut@ttn/devices/hut-7/up",
+        r#"{"end_device_ids":{"device_id":"hut-7","application_ids":{"application_id":"hut"},"dev_eui":"4200000000000000","join_eui":"4200000000000000","dev_addr":"00E6F42A"},
+        "correlation_ids":["gs:uplink:01HN","rpc:/ttn.lorawan.v3.GsNs/HandleUplink:01HN"],"received_at":"2026-01-30T03:38:05.797609632Z",
+        "uplink_message":{"session_key_id":"AWnj0318qrtJ7kbudd8Vmw==","f_port":10,"f_cnt":4,"frm_payload":"T3V0IG9mIHdvb2QA","rx_metadata":[{"gateway_ids":{"gateway_id":"ridge"},"rssi":-35}],"consumed_airtime":"0.056576s"}}"#,
+    );
+    assert_eq!(
+        (received.from.as_str(), received.text.as_str()),
+        ("hut-7", "Out of wood")
+    );
+    assert_eq!(time(&received), "2026-01-30T03:38:05.797Z");
+    let publish = mapping.write(&answer(&received, "On its way")).unwrap();
+    assert_eq!(
+        (publish.topic.as_str(), publish.qos),
+        ("v3/hut@ttn/devices/hut-7/down/push", 0)
+    );
+    let payload: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+    assert_eq!(
+        payload,
+        serde_json::json!({"downlinks": [{
+            "f_port": 10, "frm_payload": "T24gaXRzIHdheQ==", "confirmed": true, "priority": "NORMAL",
+            "correlation_ids": [id().to_string()],
+        }]})
+    );
+    let event = |name: &str, detail: &str| {
+        let body = format!(
+            r#"{{"end_device_ids":{{"device_id":"hut-7"}},"correlation_ids":["as:downlink:01D7","{}","gs:conn:01D7"],{detail}}}"#,
+            id()
+        );
+        read(&mapping, &format!("v3/hut@ttn/devices/hut-7/down/{name}"), &body)
+    };
+    let failed = r#""downlink_failed":{"downlink":{"f_port":10},"error":{"namespace":"pkg/networkserver","name":"application_downlink_too_long","message_format":"application downlink payload is too long"}}"#;
+    for (name, detail, expected) in [
+        ("ack", r#""downlink_ack":{"f_port":10}"#, DeviceStatus::Delivered),
+        ("sent", r#""downlink_sent":{"f_port":10}"#, DeviceStatus::Sent),
+        (
+            "failed",
+            failed,
+            DeviceStatus::Failed("application downlink payload is too long".to_owned()),
+        ),
+    ] {
+        let Read::Status(report) = event(name, detail) else {
+            panic!("{name} is not a status");
+        };
+        assert_eq!(report.status, expected);
+        assert!(
+            matches!(report.of, StatusTarget::Id(found) if found == id()),
+            "{name}"
+        );
+    }
+    let strange = r#"{"correlation_ids":["as:downlink:01D7"],"downlink_ack":{}}"#;
+    assert!(matches!(
+        read(&mapping, "v3/hut@ttn/devices/hut-7/down/ack", strange),
+        Read::Ignored(_)
+    ));
+    let join = r#"{"uplink_message":{"f_port":0}}"#;
+    assert!(matches!(
+        read(&mapping, "v3/hut@ttn/devices/hut-7/up", join),
+        Read::Ignored(_)
+    ));
+}
+
+#[test]
+fn meshcore_both_ways_directly_and_on_a_channel() {
+    let mapping = preset("meshcore", &[]);
+    let direct = message(
+        &mapping,
+        "meshcore/message/direct/a1b2c3d4e5f6",
+        r#"{"type":"EventType.CONTACT_MSG_RECV","payload":{"type":"PRIV","SNR":12.5,"pubkey_prefix":"a1b2c3d4e5f6","path_len":1,"txt_type":0,"sender_timestamp":1769744285,"text":"Anyone at the desk?"},"attributes":{"pubkey_prefix":"a1b2c3d4e5f6","txt_type":0}}"#,
+    );
+    assert_eq!(
+        (direct.from.as_str(), direct.text.as_str()),
+        ("a1b2c3d4e5f6", "Anyone at the desk?")
+    );
+    assert_eq!(time(&direct), "2026-01-30T03:38:05.000Z");
+    let publish = mapping.write(&answer(&direct, "Yes, \"here\"")).unwrap();
+    assert_eq!(publish.topic, "meshcore/command/send_msg");
+    assert_eq!(
+        String::from_utf8(publish.payload).unwrap(),
+        r#"{"destination":"a1b2c3d4e5f6","message":"Yes, \"here\""}"#
+    );
+    let channel = message(
+        &mapping,
+        "meshcore/message/channel/2",
+        r#"{"type":"EventType.CHANNEL_MSG_RECV","payload":{"type":"CHAN","SNR":11.0,"channel_idx":2,"path_len":0,"txt_type":0,"sender_timestamp":1769744285,"text":"Alice: hello"},"attributes":{"channel_idx":2,"txt_type":0}}"#,
+    );
+    assert_eq!(
+        (channel.from.as_str(), channel.text.as_str()),
+        ("channel-2", "Alice: hello")
+    );
+    let publish = mapping.write(&answer(&channel, "Hello Alice")).unwrap();
+    assert_eq!(publish.topic, "meshcore/command/send_chan_msg");
+    assert_eq!(
+        String::from_utf8(publish.payload).unwrap(),
+        r#"{"channel":2,"message":"Hello Alice"}"#
+    );
+}
+
+/// A packet as firmware 2.7 uplinks it.
+fn meshtastic(from: u32, to: u32, payload: &str) -> String {
+    format!(
+        r#"{{"channel":0,"from":{from},"hop_start":3,"hops_away":1,"id":987654321,"payload":{payload},"rssi":-90,"sender":"!7efeee00","snr":6.5,"timestamp":1769744285,"to":{to},"type":"text"}}"#
+    )
+}
+
+#[test]
+fn meshtastic_json_both_ways_directly_and_to_everyone() {
+    const GATEWAY: u32 = 0x7efe_ee00;
+    let mapping = preset("meshtastic-json", &[]);
+    let topic = "msh/EU_868/2/json/LongFast/!7efeee00";
+    let direct = message(
+        &mapping,
+        topic,
+        &meshtastic(0x0badcafe, GATEWAY, r#"{"text":"Anyone there?"}"#),
+    );
+    assert_eq!(
+        (direct.from.as_str(), &direct.group, direct.text.as_str()),
+        ("!0badcafe", &None, "Anyone there?")
+    );
+    assert_eq!(time(&direct), "2026-01-30T03:38:05.000Z");
+    assert!(matches!(&direct.dedup, Some(DedupKey::DeviceId(id)) if id.ends_with("987654321")));
+    let publish = mapping.write(&answer(&direct, "Yes")).unwrap();
+    assert_eq!(publish.topic, "msh/EU_868/2/json/mqtt/");
+    let payload: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+    assert_eq!(
+        payload,
+        serde_json::json!({"from": GATEWAY, "to": 0x0badcafe_u32, "channel": 0, "type": "sendtext", "payload": "Yes"})
+    );
+    let broadcast = message(
+        &mapping,
+        topic,
+        &meshtastic(0x0badcafe, u32::MAX, r#"{"text":"Hi all"}"#),
+    );
+    assert_eq!(broadcast.group.as_ref().unwrap().as_str(), "LongFast");
+    let publish = mapping.write(&answer(&broadcast, "Hi")).unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
+    assert_eq!(
+        (&payload["to"], &payload["from"]),
+        (&u32::MAX.into(), &GATEWAY.into())
+    );
+    let number = message(&mapping, topic, &meshtastic(0x0badcafe, GATEWAY, "42"));
+    assert_eq!(number.text, "42");
+    for (words, packet) in [
+        (
+            "its own",
+            meshtastic(GATEWAY, u32::MAX, r#"{"text":"Hi"}"#),
+        ),
+        (
+            "between others",
+            meshtastic(0x0badcafe, 0x0000_0001, r#"{"text":"psst"}"#),
+        ),
+        (
+            "no text",
+            r#"{"channel":0,"from":195939070,"id":1,"payload":{"battery_level":99},"sender":"!7efeee00","timestamp":1769744285,"to":4294967295,"type":"telemetry"}"#.to_owned(),
+        ),
+    ] {
+        assert!(matches!(read(&mapping, topic, &packet), Read::Ignored(_)), "{words}");
+    }
+}
+
+#[test]
 fn every_preset_is_tested_here() {
     let source = include_str!("preset_tests.rs");
     for (name, _) in presets::ALL {

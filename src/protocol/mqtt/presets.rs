@@ -16,8 +16,12 @@ presets!(
     "chirpstack",
     "gsm2mqtt",
     "hilinksms2mqtt",
+    "home-assistant-sms",
+    "meshcore",
+    "meshtastic-json",
     "rutos",
     "sms2mqtt",
+    "the-things-stack",
 );
 
 /// The preset of that name.

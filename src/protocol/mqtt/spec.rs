@@ -128,7 +128,10 @@ pub struct Extract {
 pub struct Condition {
     /// `at`, as in [`Extract`].
     pub at: String,
-    /// `eq`: the value is this, or one of these.
+    /// `decode`, as in [`Extract`].
+    #[serde(default)]
+    pub decode: Decode,
+    /// `eq`: the value is this, or one of these. A text may hold `{captures}`.
     pub eq: Option<OneOrMany<Scalar>>,
     /// `ne`: the value is none of these (or absent).
     pub ne: Option<OneOrMany<Scalar>>,
@@ -161,6 +164,8 @@ pub enum Decode {
     Base64,
     /// Hexadecimal digits of text.
     Hex,
+    /// A number that Meshtastic writes as `!` and eight hexadecimal digits elsewhere.
+    Node,
 }
 
 /// What to do with a message that the broker kept.

@@ -80,10 +80,12 @@ impl Writer {
             known.extend(names);
             format!("the names are {}", known.join(", "))
         };
-        let remedy = |error: &Error| match error.kind() {
+        let remedy = |error: &Error| {
+            match error.kind() {
             ErrorKind::UndefinedError => known(),
-            _ => "write {{name}} or {{name|filter}}; the filters are `digits`, `int`, `base64` and `hex`"
+            _ => "write {{name}} or {{name|filter}}; the filters are `digits`, `int`, `base64`, `hex` and `node`"
                 .to_owned(),
+        }
         };
         let route: Route = names
             .iter()
@@ -235,6 +237,13 @@ fn environment(escape: AutoEscape) -> Environment<'static> {
     environment.add_filter("hex", |text: String| {
         data_encoding::HEXLOWER.encode(text.as_bytes())
     });
+    environment.add_filter("node", |text: String| {
+        let number = match text.strip_prefix('!') {
+            Some(hex) => u32::from_str_radix(hex, 16).ok(),
+            None => text.parse().ok(),
+        };
+        number.ok_or_else(|| Error::new(ErrorKind::InvalidOperation, "a value is not the id of a node"))
+    });
     environment.add_filter("int", |text: String| {
         text.trim()
             .parse::<i64>()
@@ -253,7 +262,7 @@ fn template_words(error: &Error) -> String {
         ),
         ErrorKind::UnknownFilter => {
             format!(
-                "{}; there are `digits`, `int`, `base64` and `hex`",
+                "{}; there are `digits`, `int`, `base64`, `hex` and `node`",
                 error.detail().unwrap_or("unknown filter")
             )
         }
