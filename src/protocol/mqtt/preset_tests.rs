@@ -510,7 +510,7 @@ fn meshtastic_json_both_ways_directly_and_to_everyone() {
     let direct = message(
         &mapping,
         topic,
-        &meshtastic(0x0badcafe, GATEWAY, r#"{"text":"Anyone there?"}"#),
+        &meshtastic(0x0bad_cafe, GATEWAY, r#"{"text":"Anyone there?"}"#),
     );
     assert_eq!(
         (direct.from.as_str(), &direct.group, direct.text.as_str()),
@@ -523,12 +523,12 @@ fn meshtastic_json_both_ways_directly_and_to_everyone() {
     let payload: serde_json::Value = serde_json::from_slice(&publish.payload).unwrap();
     assert_eq!(
         payload,
-        serde_json::json!({"from": GATEWAY, "to": 0x0badcafe_u32, "channel": 0, "type": "sendtext", "payload": "Yes"})
+        serde_json::json!({"from": GATEWAY, "to": 0x0bad_cafe_u32, "channel": 0, "type": "sendtext", "payload": "Yes"})
     );
     let broadcast = message(
         &mapping,
         topic,
-        &meshtastic(0x0badcafe, u32::MAX, r#"{"text":"Hi all"}"#),
+        &meshtastic(0x0bad_cafe, u32::MAX, r#"{"text":"Hi all"}"#),
     );
     assert_eq!(broadcast.group.as_ref().unwrap().as_str(), "LongFast");
     let publish = mapping.write(&answer(&broadcast, "Hi")).unwrap();
@@ -537,7 +537,7 @@ fn meshtastic_json_both_ways_directly_and_to_everyone() {
         (&payload["to"], &payload["from"]),
         (&u32::MAX.into(), &GATEWAY.into())
     );
-    let number = message(&mapping, topic, &meshtastic(0x0badcafe, GATEWAY, "42"));
+    let number = message(&mapping, topic, &meshtastic(0x0bad_cafe, GATEWAY, "42"));
     assert_eq!(number.text, "42");
     for (words, packet) in [
         (
@@ -546,7 +546,7 @@ fn meshtastic_json_both_ways_directly_and_to_everyone() {
         ),
         (
             "between others",
-            meshtastic(0x0badcafe, 0x0000_0001, r#"{"text":"psst"}"#),
+            meshtastic(0x0bad_cafe, 0x0000_0001, r#"{"text":"psst"}"#),
         ),
         (
             "no text",
