@@ -1,0 +1,153 @@
+//! What the fuzzers and the short deterministic run in `tests/fuzz.rs` feed with bytes from outside. None may panic.
+
+use std::hint::black_box;
+
+use pipepost::config::{self, Request};
+use pipepost::domain::{AttachmentId, ChannelId, ConversationId, MessageId, ParticipantId, Timestamp};
+use pipepost::protocol::media;
+use pipepost::protocol::mqtt::{Mapping, Packet, presets};
+use pipepost::protocol::pipedrive::channels::{Call, Reply, classify};
+use pipepost::protocol::pipedrive::manifest::{
+    Cursor, PostForm, clean_file_name, is_file_field, needs_credentials, page_request, route,
+};
+use pipepost::protocol::retry::Limits;
+
+const NOW: Timestamp = Timestamp::from_unix_ms(1_769_744_285_000);
+
+/// Splits at the first line break.
+fn two(bytes: &[u8]) -> (&[u8], &[u8]) {
+    let end = bytes
+        .iter()
+        .position(|byte| *byte == b'\n')
+        .unwrap_or(bytes.len());
+    let (first, rest) = bytes.split_at(end);
+    (first, rest.strip_prefix(b"\n").unwrap_or(rest))
+}
+
+/// First line: topic; the rest: payload. Every shipped preset reads it.
+pub fn mapping(bytes: &[u8]) {
+    let (topic, payload) = two(bytes);
+    let topic = String::from_utf8_lossy(topic);
+    let Ok(channel) = "fuzz".parse::<ChannelId>() else {
+        return;
+    };
+    for (name, _) in presets::ALL {
+        let Ok(spec) = presets::get(name) else { continue };
+        // A preset may leave a variable to the device: then it does not compile alone.
+        let Ok(mapping) = Mapping::compile(&spec) else {
+            continue;
+        };
+        for (packet_id, dup, retained) in [(None, false, false), (Some(7), true, true)] {
+            let packet = Packet {
+                topic: &topic,
+                payload,
+                packet_id,
+                retained,
+                dup,
+            };
+            black_box(mapping.read(&channel, &packet, NOW));
+        }
+        // The topic that the device itself would use, so that the payload is looked at.
+        for filter in mapping.filters() {
+            let topic = filter.replace(['+', '#'], "x");
+            let packet = Packet {
+                topic: &topic,
+                payload,
+                packet_id: Some(1),
+                retained: false,
+                dup: false,
+            };
+            black_box(mapping.read(&channel, &packet, NOW));
+        }
+    }
+}
+
+/// First line: method, path and query of a request to the listener; the rest: lines `name=value` of a form.
+pub fn manifest(bytes: &[u8]) {
+    let (head, form) = two(bytes);
+    let head = String::from_utf8_lossy(head);
+    let (method, target) = head.split_once(' ').unwrap_or(("GET", &head));
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // Whatever leads into the API must ask for credentials first.
+    if path == "/api" || path.starts_with("/api/") {
+        assert!(needs_credentials(method, path), "{method} {path}");
+    }
+    black_box(route(method, path));
+    black_box(page_request(query));
+    black_box(media::verify(&[7; 32], path, NOW).is_ok());
+    black_box(Cursor::Messages(ConversationId(1)).decode(query));
+    black_box(path.parse::<ConversationId>().is_ok());
+    black_box(path.parse::<MessageId>().is_ok());
+    black_box(path.parse::<ParticipantId>().is_ok());
+    black_box(path.parse::<AttachmentId>().is_ok());
+    let mut post = PostForm::default();
+    for line in String::from_utf8_lossy(form).lines() {
+        let (name, value) = line.split_once('=').unwrap_or((line, ""));
+        let name_is_clean = clean_file_name(value);
+        assert!(
+            !name_is_clean.contains('/') && !name_is_clean.is_empty(),
+            "{name_is_clean:?}"
+        );
+        black_box(is_file_field(name, Some(value)));
+        if post.field(name, value.to_owned()).is_err() {
+            return;
+        }
+    }
+    black_box(post.finish(0).is_ok());
+}
+
+/// First line: status and content type of an answer of the Channels API; the rest: its body.
+pub fn answers(bytes: &[u8]) {
+    let (head, body) = two(bytes);
+    let head = String::from_utf8_lossy(head);
+    let (status, content_type) = head.split_once(' ').unwrap_or((&head, ""));
+    let status = status.parse().unwrap_or(200);
+    let calls = [
+        Call::Receive {
+            known: false,
+            served: false,
+        },
+        Call::Receive {
+            known: true,
+            served: true,
+        },
+        Call::Register,
+        Call::DeleteChannel,
+        Call::DeleteConversation,
+    ];
+    for call in calls {
+        for complete in [true, false] {
+            let reply = Reply {
+                status,
+                content_type: Some(content_type),
+                location: Some(content_type),
+                limits: Limits::default(),
+                body,
+                complete,
+            };
+            black_box(classify(call, &reply));
+        }
+    }
+}
+
+/// A configuration file.
+pub fn config(bytes: &[u8]) {
+    let file = std::env::temp_dir().join(format!("pipepost-fuzz-{}.toml", std::process::id()));
+    if std::fs::write(&file, bytes).is_err() {
+        return;
+    }
+    let request = Request {
+        file: Some(file.clone()),
+        without_files: true,
+        ..Request::default()
+    };
+    let loaded = config::load(&request);
+    for finding in &loaded.findings {
+        let shown = finding.to_string();
+        assert!(!shown.chars().any(|c| c.is_control() && c != '\n'), "{shown:?}");
+    }
+    // What is accepted can be printed and is accepted again.
+    assert_eq!(loaded.config.is_some(), loaded.errors() == 0);
+    black_box(loaded.effective());
+    black_box(std::fs::remove_file(file).is_ok());
+}
