@@ -152,6 +152,8 @@ impl Store {
         let mut long_text = None;
         if !received.is_empty() || m.text.len() > attachments::INLINE_TEXT {
             if let Some(known) = self.duplicate_of(&m)? {
+                // The tree shows the first one before it is synced, and also when its sync has failed.
+                self.ping().await?;
                 return Ok(Inserted::Duplicate(known));
             }
             if !shared.gauge.check(shared.head().queued_bytes).is_enough() {
@@ -370,6 +372,16 @@ impl Store {
         maintenance::round(self, now).await
     }
 
+    /// Makes the record of a live message unreadable.
+    #[cfg(test)]
+    pub(crate) async fn damage(&self, id: MessageId) -> Result<(), StoreError> {
+        self.write(Durability::Synced, move |tx, _| {
+            tx.put_raw(keys::live(id), vec![0xff]);
+            Ok(())
+        })
+        .await
+    }
+
     /// A reader for threads.
     #[must_use]
     pub fn reader(&self) -> Reader {
@@ -388,6 +400,13 @@ impl Store {
             .await
             .map_err(|_| StoreError::Closed)?
     }
+}
+
+/// Whether a message is written to files before the committer gets it, so that one that is handed over right behind
+/// it would be stored before it.
+#[must_use]
+pub const fn needs_files(m: &ReceivedMessage) -> bool {
+    !m.attachments.is_empty() || m.text.len() > attachments::INLINE_TEXT
 }
 
 fn check_text(text: &str) -> Result<(), StoreError> {

@@ -261,7 +261,7 @@ fn oldest_meant(
         if *handed_at < not_before {
             break;
         }
-        if state.accepts(status) && text.is_none_or(|text| text == shared.whole_text(&record)) {
+        if state.accepts(status) && text.is_none_or(|text| repeats(text, &record, shared)) {
             meant = Some(MessageId {
                 conversation,
                 sequence,
@@ -269,4 +269,20 @@ fn oldest_meant(
         }
     }
     Ok(meant)
+}
+
+/// Whether a device that repeats the text means this message. One with files went out with links behind the text, each
+/// on a line of its own; the device may have cut them.
+fn repeats(reported: &str, record: &MessageRecord, shared: &Shared) -> bool {
+    let text = shared.whole_text(record);
+    let Some(links) = reported.strip_prefix(text.as_str()) else {
+        return false;
+    };
+    if record.attachments.is_empty() {
+        links.is_empty()
+    } else if text.is_empty() {
+        links.contains("://")
+    } else {
+        links.starts_with(['\n', '\r'])
+    }
 }

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use log::warn;
+
 use super::messages::{find, newest_first, present};
 use super::records::{Conversation, Entry, Known, UnmappedRecord, decode};
 use super::shared::Shared;
@@ -172,16 +174,17 @@ impl Reader {
                 return Ok(None);
             };
             let channel = self.shared.channel_id(conversation.channel)?;
-            let Some(found) = find(&self.shared.tree, message)? else {
-                return Err(StoreError::Corrupt(format!(
-                    "message {message} waits, but is missing"
-                )));
-            };
+            let found = find(&self.shared.tree, message)?;
             // The message may have changed after its entry was read: then the revision must be the later one's
             // or an earlier one's, never a later one's with an earlier content.
             let unchanged =
                 self.shared.tree.get(&key).map_err(super::tx::broken)?.as_deref() == Some(value.as_ref());
             if unchanged {
+                let Some(found) = found else {
+                    return Err(StoreError::Corrupt(format!(
+                        "message {message} waits, but is missing"
+                    )));
+                };
                 return Ok(Some(UplinkItem {
                     message: present(&self.shared, &channel, message, found.stored)?,
                     channel,
@@ -237,7 +240,17 @@ impl Reader {
     pub(super) fn attempted(&self) -> Result<Vec<(ChannelId, MessageId)>, StoreError> {
         let mut attempted = Vec::new();
         for waiting in self.queued(Queue::ToHardware, usize::MAX)? {
-            let found = find(&self.shared.tree, waiting.message)?;
+            let found = match find(&self.shared.tree, waiting.message) {
+                Err(error @ StoreError::Corrupt(_)) => {
+                    // One message is no reason not to start.
+                    warn!(
+                        "The message {} waits and cannot be read: {error}",
+                        waiting.message
+                    );
+                    continue;
+                }
+                found => found?,
+            };
             if found.is_some_and(|found| found.stored.is_attempted()) {
                 attempted.push((waiting.channel, waiting.message));
             }

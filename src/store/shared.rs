@@ -177,14 +177,16 @@ impl Shared {
     pub(super) fn committed(&self, head: HeadRecord, effects: Effects) {
         self.gauge.check(head.queued_bytes);
         *lock(&self.head) = head;
-        if !effects.channels.is_empty() {
+        // A channel that is registered lets its messages go.
+        let linked = !effects.channels.is_empty();
+        if linked {
             let mut channels = self.channels.write().unwrap_or_else(PoisonError::into_inner);
             for (id, number, link) in effects.channels {
                 channels.set(id, number, link);
             }
         }
         for queue in [Queue::ToUplink, Queue::ToHardware] {
-            let mut changed = false;
+            let mut changed = linked && queue == Queue::ToUplink;
             for (_, conversation) in effects
                 .heads
                 .iter()

@@ -326,3 +326,75 @@ async fn a_report_by_recipient_means_the_oldest_message_that_it_can_change() {
         StatusApplied::NoMatch
     );
 }
+
+#[tokio::test]
+async fn a_report_that_repeats_the_text_with_its_links_is_understood() {
+    let bed = Bed::new();
+    let question = bed.incoming("+491", "?").await;
+    let mut ids = Vec::new();
+    for (text, files) in [("see this", 0), ("see this", 2), ("", 1)] {
+        let mut order = outgoing(question.conversation, text);
+        for _ in 0..files {
+            let writer = bed
+                .store
+                .stage_attachment("a.pdf", "application/pdf")
+                .await
+                .unwrap();
+            order.attachments.push(writer.finish().await.unwrap());
+        }
+        let id = bed.store.insert_outgoing(order).await.unwrap();
+        bed.store.start_attempt(id, at(1)).await.unwrap();
+        bed.store.finish_attempt(id, Attempt::Sent, false).await.unwrap();
+        ids.push(id);
+    }
+    let report = |text: &str| StatusReport {
+        channel: channel(),
+        of: StatusTarget::Recipient {
+            address: address("+491"),
+            text: Some(text.to_owned()),
+            not_before: at(0),
+        },
+        status: DeviceStatus::Delivered,
+    };
+    let link = "https://pipepost.example/media/AAAA";
+    for (text, expected) in [
+        (
+            format!("see this\n{link}\nhttps://"),
+            StatusApplied::Applied(ids[1]),
+        ),
+        (link.to_owned(), StatusApplied::Applied(ids[2])),
+        ("see".to_owned(), StatusApplied::NoMatch),
+        ("see this".to_owned(), StatusApplied::Applied(ids[0])),
+    ] {
+        assert_eq!(
+            bed.store.apply_status(report(&text)).await.unwrap(),
+            expected,
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_channel_that_is_registered_wakes_the_queue_to_pipedrive() {
+    let bed = Bed::new();
+    bed.incoming("+491", "hello").await;
+    let mut changed = bed.store.queue_changed(Queue::ToUplink);
+    changed.mark_unchanged();
+    bed.store
+        .set_channel_link(&channel(), ChannelLink::Registered(at(1)))
+        .await
+        .unwrap();
+    assert!(changed.has_changed().unwrap());
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_deleted_while_it_is_read_is_no_damage() {
+    let bed = Bed::new();
+    for _ in 0..300 {
+        let id = bed.incoming("+491", "hello").await.conversation;
+        let reader = bed.store.reader();
+        let reads = std::thread::spawn(move || while reader.uplink_item(id).unwrap().is_some() {});
+        bed.store.delete_conversation(id).await.unwrap();
+        reads.join().unwrap();
+    }
+}
