@@ -6,12 +6,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::domain::{ReceivedMessage, StatusReport, Unmapped};
 use crate::driver::{DriverEvent, Stored};
-use crate::store::{Inserted, MAX_TEXT, StatusApplied, Store, StoreError};
+use crate::store::{self, Inserted, MAX_TEXT, StatusApplied, Store, StoreError};
 
 /// Events that share one round; as many as a broker keeps in flight towards the gateway.
 const ROUND: usize = 64;
 
-/// Stores events until every driver has gone or `stop` turns true.
+/// Stores events until `stop` turns true. `beat` is called at least every few seconds while it is not stuck.
 ///
 /// # Errors
 /// In words when the store has stopped: then the daemon must stop too.
@@ -23,10 +23,12 @@ pub(super) async fn run(
 ) -> Result<(), String> {
     let mut round = Vec::with_capacity(ROUND);
     let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
+    // Without a broker in the configuration there is never a driver, which is no reason to stop.
+    let mut drivers = true;
     loop {
         tokio::select! {
             biased;
-            count = events.recv_many(&mut round, ROUND) => if count == 0 { return Ok(()) },
+            count = events.recv_many(&mut round, ROUND), if drivers => drivers = count > 0,
             stopped = stop.wait_for(|stop| *stop) => {
                 if let Err(error) = stopped {
                     debug!("The owner of the tasks is gone: {error}");
@@ -35,12 +37,25 @@ pub(super) async fn run(
             }
             _ = ticks.tick() => { beat(); continue }
         }
-        // `join_all` polls in order, and the first poll hands each write to the store: the order is kept.
-        let outcomes = join_all(round.drain(..).map(|event| store_event(&store, event))).await;
-        if let Some(fatal) = outcomes.into_iter().flatten().next() {
-            return Err(fatal);
+        while !round.is_empty() {
+            // `join_all` polls in order, and the first poll hands each write to the store: the order is kept. A
+            // message that needs files first reaches the store later, so what comes behind it waits for it.
+            let end = round
+                .iter()
+                .position(needs_files)
+                .map_or(round.len(), |index| index + 1);
+            let outcomes = join_all(round.drain(..end).map(|event| store_event(&store, event))).await;
+            if let Some(fatal) = outcomes.into_iter().flatten().next() {
+                return Err(fatal);
+            }
+            // While there is always something to store the ticks never get their turn.
+            beat();
         }
     }
+}
+
+fn needs_files(event: &DriverEvent) -> bool {
+    matches!(event, DriverEvent::Received { message, .. } if store::needs_files(message))
 }
 
 /// Stores one event and tells its driver. Returns a reason to stop the daemon.
@@ -126,4 +141,122 @@ async fn status(store: &Store, report: StatusReport) -> Result<(), StoreError> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::domain::{Address, Route, Timestamp};
+    use crate::store::Options;
+
+    fn open(folder: &std::path::Path) -> Store {
+        let options = Options {
+            disk_reserve: 0,
+            ..Options::new(folder)
+        };
+        Store::open(options).unwrap()
+    }
+
+    fn event(text: &str) -> (DriverEvent, oneshot::Receiver<Stored>) {
+        let (stored, answer) = oneshot::channel();
+        let message = ReceivedMessage {
+            channel: "sms".parse().unwrap(),
+            from: Address::new("+491").unwrap(),
+            from_name: None,
+            group: None,
+            text: text.to_owned(),
+            device_time: None,
+            received_at: Timestamp::from_unix_ms(1_793_491_200_000),
+            dedup: None,
+            route: Route::new(),
+            attachments: Vec::new(),
+        };
+        let message = Box::new(message);
+        (DriverEvent::Received { message, stored }, answer)
+    }
+
+    #[tokio::test]
+    async fn a_long_text_keeps_its_place_among_the_short_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (events, received) = mpsc::channel(16);
+        let texts = ["first".to_owned(), "long ".repeat(2000), "last".to_owned()];
+        let mut answers = Vec::new();
+        for text in &texts {
+            let (event, answer) = event(text);
+            events.send(event).await.unwrap();
+            answers.push(answer);
+        }
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(run(store.clone(), received, stopped, || {}));
+        for answer in answers {
+            assert_eq!(answer.await, Ok(Stored::Acknowledge));
+        }
+        stop.send(true).unwrap();
+        task.await.unwrap().unwrap();
+        let head = store.heads(
+            crate::store::Queue::ToUplink,
+            None,
+            &std::collections::HashSet::new(),
+            1,
+        );
+        let conversation = head[0].conversation;
+        let view = store
+            .reader()
+            .conversation(conversation, 10, None)
+            .unwrap()
+            .unwrap();
+        let stored: Vec<String> = view
+            .messages
+            .into_iter()
+            .rev()
+            .map(|message| message.text)
+            .collect();
+        assert_eq!(stored, texts);
+    }
+
+    #[tokio::test]
+    async fn it_beats_also_while_there_is_always_something_to_store() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (events, received) = mpsc::channel(EVENTS);
+        let mut answers = Vec::new();
+        for _ in 0..EVENTS {
+            let (event, answer) = event("ok");
+            events.send(event).await.unwrap();
+            answers.push(answer);
+        }
+        let (_stop, stopped) = watch::channel(false);
+        let beats = std::sync::Arc::new(AtomicUsize::new(0));
+        let counted = std::sync::Arc::clone(&beats);
+        let beat = move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        };
+        let task = tokio::spawn(run(store, received, stopped, beat));
+        for answer in answers {
+            assert_eq!(answer.await, Ok(Stored::Acknowledge));
+        }
+        let seen = beats.load(Ordering::SeqCst);
+        assert!(seen >= EVENTS / ROUND - 1, "{seen} beats");
+        task.abort();
+    }
+
+    const EVENTS: usize = ROUND * 4;
+
+    #[tokio::test]
+    async fn without_any_driver_it_waits_for_the_stop() {
+        let folder = tempfile::tempdir().unwrap();
+        let (events, received) = mpsc::channel(1);
+        drop(events);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(run(open(folder.path()), received, stopped, || {}));
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        assert!(!task.is_finished());
+        stop.send(true).unwrap();
+        task.await.unwrap().unwrap();
+    }
 }
