@@ -51,6 +51,36 @@ async fn an_answer_whose_confirmation_is_lost_is_unknown_and_not_sent_twice() {
 }
 
 #[tokio::test]
+async fn at_a_stop_only_answers_that_the_broker_has_seen_are_unknown() {
+    let site = start().await;
+    let mut device = site.subscribe_local("desk/1/send", 100);
+    let mut gateway = Gateway::start(broker(site.port()));
+    gateway.up().await;
+    site.faults().drop_all_pubacks(true);
+    let mut outcomes = Vec::new();
+    for number in 0..14 {
+        outcomes.push(gateway.submit(&number.to_string(), "1").await);
+    }
+    // As many as are in flight at a time, but for the gateway's own state.
+    for _ in 0..7 {
+        timeout(LIMIT, device.recv()).await.unwrap().unwrap();
+    }
+    gateway.stop().await;
+    let (mut unknown, mut waited) = (0, 0);
+    for outcome in outcomes {
+        match outcome.await {
+            Ok(Attempt::Unknown(_)) => unknown += 1,
+            Ok(Attempt::NotStarted(_)) => waited += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(
+        unknown <= 8 && unknown + waited == 14,
+        "{unknown} unknown, {waited} waited"
+    );
+}
+
+#[tokio::test]
 async fn a_lost_session_is_subscribed_again() {
     let site = start().await;
     let mut gateway = Gateway::start(broker(site.port()));

@@ -112,6 +112,12 @@ impl Gateway {
     }
 
     pub(crate) async fn send(&self, text: &str, line: &str) -> Attempt {
+        let receiver = self.submit(text, line).await;
+        timeout(LIMIT, receiver).await.expect("no outcome").unwrap()
+    }
+
+    /// Hands an answer over; its outcome comes later.
+    pub(crate) async fn submit(&self, text: &str, line: &str) -> oneshot::Receiver<Attempt> {
         let (outcome, receiver) = oneshot::channel();
         let message = Outgoing {
             id: MessageId {
@@ -129,7 +135,7 @@ impl Gateway {
             .await
             .ok()
             .unwrap();
-        timeout(LIMIT, receiver).await.expect("no outcome").unwrap()
+        receiver
     }
 
     /// As SIGKILL does: nothing more is sent, the connection breaks.

@@ -119,6 +119,18 @@ impl Connection {
 
     /// Connects, works and reconnects until the gateway stops.
     pub(super) async fn run(mut self) {
+        self.work().await;
+        // What still waits for its turn has not left the gateway: dropped, it would count as sent or not.
+        self.parts.jobs.close();
+        while let Some(job) = self.parts.jobs.recv().await {
+            drop(
+                job.outcome
+                    .send(Attempt::NotStarted("the gateway is stopping".to_owned())),
+            );
+        }
+    }
+
+    async fn work(&mut self) {
         self.open_subscriptions();
         let requests = usize::from(self.parts.broker.receive_maximum) * 2 + 64;
         let (client, mut library) = AsyncClient::new(options(&self.parts), requests);
