@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
@@ -16,6 +16,10 @@ use crate::store::{Queue, Store, StoreError};
 
 /// How long to wait after the hardware could not take a message although it seemed reachable.
 const PAUSE: Duration = Duration::from_secs(2);
+
+/// How often a message of which nobody knows whether it was sent goes out again, where the channel says so: a
+/// device that never confirms would write to the customer for ever.
+const RESENDS: u32 = 3;
 
 /// One channel's way to its hardware.
 pub struct Lane {
@@ -124,7 +128,10 @@ pub async fn run(
     let mut changed = store.queue_changed(Queue::ToHardware);
     let mut link = lane.driver.link.clone();
     let mut busy: HashSet<ConversationId> = HashSet::new();
-    let mut attempts: JoinSet<(ConversationId, Result<Attempt, StoreError>)> = JoinSet::new();
+    let mut attempts: JoinSet<(MessageId, Result<Option<Attempt>, StoreError>)> = JoinSet::new();
+    let mut resends: HashMap<MessageId, u32> = HashMap::new();
+    let mut unreadable: Option<String> = None;
+    let mut driver_gone = false;
     let mut ticks = tokio::time::interval(Duration::from_secs(5));
     let mut paused_until = tokio::time::Instant::now();
     let lane = Arc::new(lane);
@@ -134,6 +141,9 @@ pub async fn run(
         let stopping = *stop.borrow();
         if stopping && attempts.is_empty() {
             return Ok(());
+        }
+        if driver_gone && !stopping {
+            return Err("its driver has ended".to_owned());
         }
         let obstacle = obstacle(&link.borrow_and_update());
         let paused = tokio::time::Instant::now() < paused_until;
@@ -146,33 +156,55 @@ pub async fn run(
                 };
                 busy.insert(head.conversation);
                 let (store, lane, links) = (store.clone(), Arc::clone(&lane), Arc::clone(&links));
-                attempts.spawn(async move { (id.conversation, attempt(&store, &lane, &links, id).await) });
+                let resend = lane.resend_unknown && resends.get(&id).is_none_or(|count| *count < RESENDS);
+                attempts.spawn(async move { (id, attempt(&store, &lane, &links, id, resend).await) });
             }
         }
         if !paused {
-            statuses.update(&lane.channel, |status| status.waiting.clone_from(&obstacle));
+            let waiting = obstacle.as_ref().or(unreadable.as_ref());
+            statuses.update(&lane.channel, |status| status.waiting = waiting.cloned());
         }
         tokio::select! {
             Some(joined) = attempts.join_next() => {
-                let (conversation, outcome) = joined.map_err(|error| format!("an attempt broke off: {error}"))?;
-                busy.remove(&conversation);
-                match outcome.map_err(|error| format!("the outcome of an attempt could not be stored: {error}"))? {
+                let (id, outcome) = joined.map_err(|error| format!("an attempt broke off: {error}"))?;
+                if let Err(reason @ StoreError::Corrupt(_)) = &outcome {
+                    // Its conversation stays busy until the next start; the others go on.
+                    error!(message_id = id.to_string().as_str(), channel = lane.channel.as_str(),
+                        reason = reason.to_string().as_str(); "An outgoing message cannot be read");
+                    unreadable = Some(format!("the message {id} cannot be read and holds its conversation: {reason}"));
+                    continue;
+                }
+                busy.remove(&id.conversation);
+                let outcome =
+                    outcome.map_err(|error| format!("the outcome of an attempt could not be stored: {error}"))?;
+                let earlier = resends.remove(&id).unwrap_or(0);
+                let Some(outcome) = outcome else {
+                    // Deleted meanwhile. Should it be offered again, then not without end.
+                    paused_until = tokio::time::Instant::now() + PAUSE;
+                    continue;
+                };
+                match outcome {
                     Attempt::Sent => statuses.update(&lane.channel, |status| status.sent += 1),
                     Attempt::Rejected(_) => statuses.update(&lane.channel, |status| status.rejected += 1),
                     Attempt::Unknown(_) => {
-                        if lane.resend_unknown {
+                        if lane.resend_unknown && earlier < RESENDS {
+                            resends.insert(id, earlier + 1);
                             paused_until = tokio::time::Instant::now() + PAUSE;
                         }
                         statuses.update(&lane.channel, |status| status.unknown += 1);
                     }
                     Attempt::NotStarted(reason) => {
+                        if earlier > 0 {
+                            resends.insert(id, earlier);
+                        }
                         paused_until = tokio::time::Instant::now() + PAUSE;
                         statuses.update(&lane.channel, |status| status.waiting = Some(reason));
                     }
                 }
             }
             gone = changed.changed() => if gone.is_err() { return Ok(()) },
-            gone = link.changed() => if gone.is_err() && !stopping { return Err("its driver has ended".to_owned()) },
+            // A driver ends when it hears of the stop, which may be before this lane does.
+            gone = link.changed(), if !driver_gone => driver_gone = gone.is_err(),
             gone = stop.changed(), if !stopping => if gone.is_err() { return Ok(()) },
             () = tokio::time::sleep_until(paused_until), if paused => {}
             _ = ticks.tick() => beat(),
@@ -189,15 +221,21 @@ fn obstacle(link: &Link) -> Option<String> {
     }
 }
 
-/// Records the attempt, hands the message over and records the outcome.
-async fn attempt(store: &Store, lane: &Lane, links: &Links, id: MessageId) -> Result<Attempt, StoreError> {
+/// Records the attempt, hands the message over and records the outcome; `None` when the message waits no longer.
+async fn attempt(
+    store: &Store,
+    lane: &Lane,
+    links: &Links,
+    id: MessageId,
+    resend_unknown: bool,
+) -> Result<Option<Attempt>, StoreError> {
     let now = Timestamp::from_system_time(std::time::SystemTime::now());
     let channel = lane.channel.as_str();
     let message_id = id.to_string();
     let found = store.read(move |reader| reader.message(id)).await?;
     let files = found.map(|(_, message)| message.attachments).unwrap_or_default();
     let Some(mut message) = store.start_attempt(id, now).await? else {
-        return Ok(Attempt::NotStarted("the message is no longer queued".to_owned()));
+        return Ok(None);
     };
     let outcome = match links.text_with_links(&message.text, &files, now) {
         Err(reason) => Attempt::Rejected(reason),
@@ -232,8 +270,10 @@ async fn attempt(store: &Store, lane: &Lane, links: &Links, id: MessageId) -> Re
             debug!(message_id = message_id.as_str(), channel, reason = reason.as_str(); "Outgoing message waits");
         }
     }
-    store
-        .finish_attempt(id, outcome.clone(), lane.resend_unknown)
-        .await?;
-    Ok(outcome)
+    store.finish_attempt(id, outcome.clone(), resend_unknown).await?;
+    Ok(Some(outcome))
 }
+
+#[cfg(test)]
+#[path = "to_hardware_tests.rs"]
+mod tests;
