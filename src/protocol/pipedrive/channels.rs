@@ -206,6 +206,11 @@ impl Body {
             .filter(|code| is_code(code))
     }
 
+    /// Whether it is a refusal in Pipedrive's form; a proxy may answer in JSON too.
+    fn is_pipedrives(&self) -> bool {
+        self.success == Some(false) || self.code().is_some()
+    }
+
     fn says(&self, word: &str) -> bool {
         [&self.error, &self.error_info].into_iter().flatten().any(|text| {
             text.as_str()
@@ -366,7 +371,7 @@ fn redirect(reply: &Reply<'_>) -> Answer {
 }
 
 fn bad_request(call: Call, body: Option<&Body>) -> Answer {
-    let Some(body) = body else {
+    let Some(body) = body.filter(|body| body.is_pipedrives()) else {
         return later(
             "Something between the gateway and Pipedrive refuses the request (400, not in Pipedrive's form). It is \
              sent again.",

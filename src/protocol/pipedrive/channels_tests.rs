@@ -80,6 +80,8 @@ fn each_answer_to_a_message_has_its_meaning() {
         (302, "", "retry Everything"),
         (400, &refused, "rejected"),
         (400, "Bad Request", "retry Unclear"),
+        (400, r#"{"message":"blocked by policy"}"#, "retry Unclear"),
+        (400, "[]", "retry Unclear"),
         (401, &error("UNAUTHORIZED"), "not authorized"),
         (401, HTML, "not authorized"),
         (402, "{}", "retry Everything after 900 s"),
