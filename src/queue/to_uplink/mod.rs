@@ -33,6 +33,8 @@ use state::{Consequence, Era, State};
 const SETTLING: usize = 4;
 /// How often the pump shows that it is alive and looks whether a channel or the token has changed.
 const TICK: Duration = Duration::from_secs(5);
+/// After this many failed attempts a waiting conversation is worth a line in the log.
+const STUBBORN: u32 = 3;
 /// How long a conversation waits whose entry cannot be read or whose channel is configured no more.
 const PARKED: Duration = Duration::from_secs(60 * 60);
 
@@ -214,15 +216,7 @@ impl Pump {
         let mut paced = None;
         if room > 0 {
             let open = self.open_channels(&mut state, now, &mut room, &mut paced);
-            for head in self.heads(&state, &open, room) {
-                if !open.contains(&head.channel) {
-                    let reason = format!(
-                        "The channel {} is configured no more; its messages are kept.",
-                        head.channel
-                    );
-                    state.park(head.conversation, &head.channel, reason, now + PARKED);
-                    continue;
-                }
+            for head in self.heads(&mut state, &open, room, now) {
                 if let Err(wait) = state.take(now) {
                     paced = Some(now + wait);
                     break;
@@ -279,13 +273,26 @@ impl Pump {
         open
     }
 
-    /// The oldest heads. While some channels are closed each open one is asked for its own, so that a long queue
-    /// of a closed one does not hide the others.
-    fn heads(&self, state: &State, open: &[ChannelId], room: usize) -> Vec<Head> {
-        let excluded = state.excluded();
+    /// The oldest heads. While some channels are closed, or configured no more, each open one is asked for its own,
+    /// so that a long queue of another does not hide it.
+    fn heads(&self, state: &mut State, open: &[ChannelId], room: usize, now: Duration) -> Vec<Head> {
         if open.len() == self.settings.channels.len() {
-            return self.store.heads(Queue::ToUplink, None, excluded, room);
+            let mut heads = self.store.heads(Queue::ToUplink, None, state.excluded(), room);
+            let mut of_others = heads.clone();
+            of_others.retain(|head| !open.contains(&head.channel));
+            if of_others.is_empty() {
+                return heads;
+            }
+            heads.clear();
+            for head in of_others {
+                let reason = format!(
+                    "The channel {} is configured no more; its messages are kept.",
+                    head.channel
+                );
+                state.park(head.conversation, &head.channel, reason, now + PARKED);
+            }
         }
+        let excluded = state.excluded();
         let of = |channel| self.store.heads(Queue::ToUplink, Some(channel), excluded, room);
         let mut heads: Vec<Head> = open.iter().flat_map(of).collect();
         heads.sort_by_key(|head| head.sequence);
@@ -357,6 +364,15 @@ impl Pump {
                 state.learn(now, &delivered.limits);
                 report(&channel, work, &delivered.outcome);
                 let before = state.current_hold().map(|hold| hold.kind);
+                let attempts = |state: &State| {
+                    let conversation = work.conversation()?;
+                    state.waits().get(&conversation).map(|wait| wait.attempts)
+                };
+                let tried = attempts(&state);
+                let reason = match &delivered.outcome {
+                    Outcome::Retry { reason, .. } => reason.clone(),
+                    _ => String::new(),
+                };
                 let consequence = state.judge(
                     now,
                     era,
@@ -366,6 +382,10 @@ impl Pump {
                     jitter(),
                 );
                 report_hold(&state, before);
+                if attempts(&state) == Some(STUBBORN) && tried != Some(STUBBORN) && !reason.is_empty() {
+                    warn!(channel = channel.as_str(), attempts = STUBBORN, reason = reason.as_str();
+                        "A conversation waits; the others go on");
+                }
                 drop(state);
                 self.settle(channel, work, revision, consequence);
                 Ok(())

@@ -21,8 +21,8 @@ pub struct Patience {
     pub token: Backoff,
     /// How often a withdrawn API is asked whether it is back.
     pub gone: Duration,
-    /// Unclear failures in a row that mean everything.
-    pub unclear: u32,
+    /// Conversations in a row with an unclear failure that mean everything.
+    pub unclear: usize,
     /// Signs in a row that the API is gone.
     pub signs: u32,
     /// The rolling window of the server's burst limit.
@@ -103,7 +103,8 @@ pub(super) struct State {
     channels: HashMap<ChannelId, Wait>,
     hold: Option<Hold>,
     era: u64,
-    unclear: u32,
+    /// Conversations that failed without a clear reason since the last sensible answer.
+    unclear: HashSet<Option<ConversationId>>,
     signs: u32,
     running: usize,
     pub(super) accepted: u64,
@@ -124,7 +125,7 @@ impl State {
             channels: HashMap::new(),
             hold: None,
             era: 0,
-            unclear: 0,
+            unclear: HashSet::new(),
             signs: 0,
             running: 0,
             accepted: 0,
@@ -242,7 +243,7 @@ impl State {
         let current = era.0 == self.era;
         if !matches!(outcome, Outcome::Gone { .. }) && answered(&outcome) {
             self.signs = 0;
-            self.unclear = 0;
+            self.unclear.clear();
             if current {
                 self.hold = None;
             }
@@ -263,6 +264,8 @@ impl State {
                 }
                 Consequence::Refused(reason)
             }
+            // Meanwhile a person may have registered the channel again: the next request finds out.
+            Outcome::ChannelUnlinked { .. } if !current => Consequence::Waits,
             Outcome::ChannelUnlinked { reason } => {
                 self.clear(channel, conversation);
                 Consequence::Unlinked(reason)
@@ -318,9 +321,12 @@ impl State {
             }
             Scope::Conversation => self.postpone(now, channel, conversation, pause),
             Scope::Unclear => {
-                self.unclear += u32::from(current);
-                if self.unclear >= self.patience.unclear {
-                    self.unclear = 0;
+                // One that fails again and again says nothing about the others.
+                if current {
+                    self.unclear.insert(conversation);
+                }
+                if self.unclear.len() >= self.patience.unclear {
+                    self.unclear.clear();
                     let everything = Pause {
                         reason: format!("Several requests in a row failed. The last one: {}", pause.reason),
                         ..pause.clone()
@@ -424,7 +430,7 @@ impl State {
         self.hold = None;
         self.era += 1;
         self.signs = 0;
-        self.unclear = 0;
+        self.unclear.clear();
         self.channels.clear();
         self.waits.clear();
         self.alarms.clear();

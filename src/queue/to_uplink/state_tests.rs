@@ -91,3 +91,33 @@ fn the_pacer_learns_from_the_answers() {
     assert!(state.take(Duration::ZERO).is_err());
     assert!(state.take(Duration::from_secs(3)).is_ok());
 }
+
+#[test]
+fn one_conversation_that_fails_again_and_again_says_nothing_about_the_others() {
+    let mut state = State::new(Patience::default(), 8);
+    let (now, sms, stuck) = (Duration::ZERO, channel("sms"), ConversationId(1));
+    for _ in 0..20 {
+        let era = state.begin(Some(stuck));
+        state.judge(now, era, &sms, Some(stuck), trouble(Scope::Unclear), 0);
+        state.settle(stuck, now);
+    }
+    assert!(state.current_hold().is_none());
+    assert_eq!(state.waits()[&stuck].attempts, 20);
+    assert_eq!(state.room(now), 8);
+}
+
+#[test]
+fn an_answer_from_before_a_person_registered_the_channel_does_not_unlink_it_again() {
+    let mut state = State::new(Patience::default(), 8);
+    let (now, sms, conversation) = (Duration::ZERO, channel("sms"), ConversationId(1));
+    let unknown = || Outcome::ChannelUnlinked {
+        reason: "Pipedrive does not know this channel any more.".to_owned(),
+    };
+    let era = state.begin(Some(conversation));
+    state.retry_now();
+    let consequence = state.judge(now, era, &sms, Some(conversation), unknown(), 0);
+    assert_eq!(consequence, Consequence::Waits);
+    let era = state.begin(Some(conversation));
+    let consequence = state.judge(now, era, &sms, Some(conversation), unknown(), 0);
+    assert!(matches!(consequence, Consequence::Unlinked(_)));
+}
