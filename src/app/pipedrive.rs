@@ -62,7 +62,8 @@ pub(super) fn spawn(
         channels,
         in_flight: config.pipedrive.in_flight,
         links,
-        drain: config.gateway.drain_timeout,
+        // Less than the whole stop may take, so that what is cut off is cut off in order and nobody is named late.
+        drain: config.gateway.drain_timeout.mul_f32(0.8),
         patience: Patience::default(),
     };
     let (pump, handle) = Pump::new(store.clone(), Arc::clone(&uplink) as Arc<_>, settings);
