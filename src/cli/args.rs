@@ -31,13 +31,13 @@ pub struct Arguments {
 pub enum Command {
     /// Run the gateway (systemd does this)
     Run,
-    /// Check the configuration and say in words what is wrong with it
+    /// Check the configuration and say in words what is wrong with it; exit code 78 means errors
     Check {
-        /// Print the merged configuration, secrets masked
+        /// Print the configuration that comes of all files and variables, with defaults and without secrets
         #[arg(long)]
         effective: bool,
     },
-    /// Show how the gateway is doing
+    /// Show how the gateway is doing: connections, queues, channels
     Status,
     /// Print the running gateway's figures in the Prometheus text format
     Metrics,
@@ -47,13 +47,13 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         public_url: Option<String>,
     },
-    /// Channels and their registration with Pipedrive
+    /// List channels, register them with Pipedrive or delete them there
     Channels {
         /// What to do
         #[command(subcommand)]
         command: ChannelsCommand,
     },
-    /// Stored conversations
+    /// List, show or delete stored conversations
     Conversations {
         /// What to do
         #[command(subcommand)]
@@ -61,13 +61,13 @@ pub enum Command {
     },
     /// Send a message to a number or device; the conversation appears in Pipedrive
     Send {
-        /// Channel that it goes out on
+        /// Id of the channel that it goes out on, as `pipepost channels list` shows it
         #[arg(long, value_name = "CHANNEL")]
         channel: String,
         /// Whom it goes to: a phone number in international form, or the device's own address
         #[arg(long, value_name = "ADDRESS")]
         to: String,
-        /// The text
+        /// The text, in quotes
         text: String,
     },
     /// Show what waits, on its way to Pipedrive and to the hardware
@@ -82,7 +82,7 @@ pub enum Command {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
-    /// MQTT devices
+    /// Try the mapping of an MQTT device
     Mqtt {
         /// What to do
         #[command(subcommand)]
@@ -126,7 +126,7 @@ pub enum ChannelsCommand {
 pub enum ConversationsCommand {
     /// List conversations, newest first
     List {
-        /// Only this channel
+        /// Only of this channel, by its id
         #[arg(long)]
         channel: Option<String>,
         /// How many at most
@@ -135,7 +135,7 @@ pub enum ConversationsCommand {
     },
     /// Show one conversation
     Show {
-        /// Its id
+        /// Its id, as `pipepost conversations list` shows it
         id: String,
         /// How many messages at most
         #[arg(long, default_value_t = 50)]
@@ -143,7 +143,7 @@ pub enum ConversationsCommand {
     },
     /// Delete a conversation, at Pipedrive and here
     Delete {
-        /// Its id
+        /// Its id, as `pipepost conversations list` shows it
         id: String,
     },
 }
@@ -156,7 +156,7 @@ pub enum MqttCommand {
         /// Name of the device in the configuration
         #[arg(long)]
         device: String,
-        /// MQTT topic
+        /// Topic that the device publishes on, without wildcards
         #[arg(long)]
         topic: String,
         /// The payload, as text

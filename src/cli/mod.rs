@@ -11,6 +11,7 @@ mod run;
 #[cfg(feature = "demo")]
 mod sim;
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -25,7 +26,7 @@ use args::{ChannelsCommand, Command, ConversationsCommand, MqttCommand};
 pub use error::CliError;
 use error::{CONFIG, DATA, IO};
 
-use crate::config::{self, Config};
+use crate::config::{self, Config, Severity};
 use crate::control::client::{self, ClientError};
 use crate::control::{Done, Gateway, Sent};
 use crate::domain::Timestamp;
@@ -88,44 +89,67 @@ fn done(done: &Done) -> String {
     format!("{}\n", done.message)
 }
 
-/// Loads the configuration as `run` does. Warnings go to standard error; errors end the command.
-fn load(file: Option<PathBuf>) -> Result<Config, CliError> {
+/// Loads the configuration for `run` and `check`. What there is to say about it goes to standard error, warnings
+/// first, so that errors stand where a terminal ends; errors end the command.
+fn load(file: Option<PathBuf>) -> Result<Loaded, CliError> {
     let loaded = config::load(&config::Request::of_this_process(file));
-    let mut words: Vec<String> = Vec::new();
-    for finding in &loaded.findings {
-        words.push(finding.to_string());
+    say_findings(&loaded, &[Severity::Warning, Severity::Error]);
+    refuse_errors(loaded)
+}
+
+/// Loads the configuration for commands that ask the daemon. They say nothing of warnings: those concern the daemon,
+/// whose credentials the user of a command may not even see.
+fn load_quietly(file: Option<PathBuf>) -> Result<Config, CliError> {
+    let loaded = config::load(&config::Request::of_this_process(file));
+    say_findings(&loaded, &[Severity::Error]);
+    refuse_errors(loaded).map(|loaded| loaded.config)
+}
+
+/// A configuration without errors.
+struct Loaded {
+    config: Config,
+    files: Vec<PathBuf>,
+    effective: String,
+}
+
+fn say_findings(loaded: &config::Loaded, severities: &[Severity]) {
+    for severity in severities {
+        for finding in loaded.findings.iter().filter(|f| f.severity == *severity) {
+            output::note(&format!("{finding}\n"));
+        }
     }
-    let errors = loaded.errors();
-    if let Some(config) = loaded.config {
-        for warning in words {
-            output::note(&warning);
+}
+
+fn refuse_errors(loaded: config::Loaded) -> Result<Loaded, CliError> {
+    let (errors, effective) = (loaded.errors(), loaded.effective());
+    match (loaded.config, effective) {
+        (Some(config), Some(effective)) => Ok(Loaded {
+            config,
+            files: loaded.files,
+            effective,
+        }),
+        _ => {
+            let plural = if errors == 1 { "" } else { "s" };
+            let message = format!("the configuration has {errors} error{plural}, see above");
+            Err(CliError::new(CONFIG, message))
         }
-        Ok(config)
-    } else {
-        let message = format!(
-            "the configuration has {errors} error{}",
-            if errors == 1 { "" } else { "s" }
-        );
-        words.push(message);
-        let mut text = words.join("\n\n");
-        if let Some(rest) = text.strip_prefix("error: ") {
-            text = String::from(rest);
-        }
-        Err(CliError::new(CONFIG, text))
     }
 }
 
 /// `pipepost check`
 fn check(file: Option<PathBuf>, effective: bool) -> Result<(), CliError> {
-    let loaded = config::load(&config::Request::of_this_process(file.clone()));
-    if effective {
-        return match loaded.effective() {
-            Some(text) => output::print(&text),
-            None => load(file).map(|_| ()),
-        };
+    if let Some(hidden) = config::hidden_credentials(file.as_deref()) {
+        output::note(&format!(
+            "note: only root may look into {}: run this with sudo to have the secrets there checked as well\n",
+            hidden.display()
+        ));
     }
-    let config = load(file)?;
-    output::print(&config::summary(&config, &loaded.files))
+    let loaded = load(file)?;
+    if effective {
+        output::print(&loaded.effective)
+    } else {
+        output::print(&config::summary(&loaded.config, &loaded.files))
+    }
 }
 
 /// What the commands share.
@@ -136,7 +160,7 @@ struct Session {
 
 impl Session {
     fn config(&self) -> Result<Config, CliError> {
-        load(self.file.clone())
+        load_quietly(self.file.clone())
     }
 
     fn print<T: Serialize>(&self, value: &T, words: impl FnOnce(&T) -> String) -> Result<(), CliError> {
@@ -285,6 +309,7 @@ async fn look_into_store<T: DeserializeOwned>(
     path: &str,
 ) -> Result<T, CliError> {
     let store = open_existing(&config)?;
+    let state_dir = config.gateway.state_dir.clone();
     let gateway = Gateway {
         config: Arc::new(config),
         store: store.clone(),
@@ -292,21 +317,60 @@ async fn look_into_store<T: DeserializeOwned>(
     };
     let answer = crate::control::server::answer(&gateway, method, path).await;
     store.close().await;
+    drop((gateway, store));
+    give_back(&state_dir);
     let value = answer?;
     serde_json::from_value(value).map_err(|error| CliError::new(error::SOFTWARE, error.to_string()))
 }
 
+/// A store that root opens may get new files, and those belong to root. The daemon's user must be able to use them.
+fn give_back(folder: &Path) {
+    fn visit(path: &Path, owner: (u32, u32)) -> std::io::Result<()> {
+        let metadata = std::fs::symlink_metadata(path)?;
+        if metadata.uid() != owner.0 {
+            std::os::unix::fs::lchown(path, Some(owner.0), Some(owner.1))?;
+        }
+        if metadata.is_dir() {
+            for entry in std::fs::read_dir(path)? {
+                visit(&entry?.path(), owner)?;
+            }
+        }
+        Ok(())
+    }
+    let given = std::fs::symlink_metadata(folder)
+        .and_then(|metadata| visit(folder, (metadata.uid(), metadata.gid())));
+    if let Err(error) = given {
+        output::note(&format!(
+            "warning: {} may hold files that the daemon cannot use: {error}\nhint: chown -R pipepost: {0}",
+            folder.display()
+        ));
+    }
+}
+
 fn open_existing(config: &Config) -> Result<Store, CliError> {
-    let exists = |path: &Path| path.join("store").exists();
-    if !exists(&config.gateway.state_dir) {
-        return Err(CliError::new(
-            error::UNAVAILABLE,
-            format!(
-                "no daemon runs here and there is no store in {}",
-                config.gateway.state_dir.display()
-            ),
-        )
-        .hint("start the daemon first: systemctl start pipepost, or `pipepost run`"));
+    let state_dir = &config.gateway.state_dir;
+    match state_dir.join("store").try_exists() {
+        Ok(true) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied => {
+            return Err(CliError::new(
+                error::NO_PERMISSION,
+                format!(
+                    "no daemon runs here, and this user may not look into its store in {}",
+                    state_dir.display()
+                ),
+            )
+            .hint("run the command with sudo, or start the daemon: systemctl start pipepost"));
+        }
+        Ok(false) | Err(_) => {
+            return Err(CliError::new(
+                error::UNAVAILABLE,
+                format!(
+                    "no daemon runs here and there is no store in {}",
+                    state_dir.display()
+                ),
+            )
+            .hint("start the daemon first: systemctl start pipepost, or `pipepost run`"));
+        }
     }
     Ok(Store::open_existing(crate::app::store_options(config))?)
 }

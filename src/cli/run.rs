@@ -13,7 +13,7 @@ use crate::logging;
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads certificates again.
 pub(super) async fn run(file: Option<PathBuf>) -> Result<(), CliError> {
-    let config = load(file)?;
+    let config = load(file)?.config;
     logging::start(&config.log).map_err(|error| CliError::new(SOFTWARE, format!("cannot log: {error}")))?;
     info!(version = env!("CARGO_PKG_VERSION"); "Starting");
     let signals = signals()?;

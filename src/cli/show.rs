@@ -74,7 +74,7 @@ pub(super) fn status(status: &Status) -> String {
         if !listener.credentials {
             line!(
                 out,
-                "           NO CREDENTIALS: set pipedrive.client_id and its secret, or Pipedrive is refused"
+                "           NO CLIENT ID OR SECRET: every call of Pipedrive is refused, see `pipepost check`"
             );
         }
         line!(out, "           Pipedrive last called: {last}");

@@ -371,7 +371,10 @@ impl Check<'_> {
         }
         let section = keys!["pipedrive"];
         if !has_token {
-            let hint = "give it as access_token_file or as the credential \"access-token\"".to_owned();
+            let hint =
+                "write it to /etc/pipepost/credentials/access-token, from where systemd passes it to the \
+                        service, or name another file with access_token_file"
+                    .to_owned();
             let message = "no access token yet: messages are stored, but not delivered to Pipedrive";
             self.warning(&section, message, Some(hint));
         }
@@ -381,8 +384,9 @@ impl Check<'_> {
                 (false, _) => "client secret",
                 (true, false) => "client_id and client secret",
             };
-            let hint = "both are shown on the app's page; give the secret as client_secret_file or as the \
-                        credential \"client-secret\"";
+            let hint = "the app's page in Pipedrive's Developer Hub shows client id and client secret: write the \
+                        secret to /etc/pipepost/credentials/client-secret, from where systemd passes it to the \
+                        service, or name another file with client_secret_file";
             let message = format!("no {missing} yet: every request from Pipedrive is refused");
             self.warning(&section, message, Some(hint.to_owned()));
         }

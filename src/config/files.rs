@@ -71,6 +71,9 @@ impl Files {
                     io::ErrorKind::NotFound => {
                         Some("create it; an empty file means \"not configured yet\"".to_owned())
                     }
+                    io::ErrorKind::PermissionDenied if is_among_credentials(&path) => Some(format!(
+                        "only systemd may read this folder: leave {key} out, and the unit's LoadCredential= passes it"
+                    )),
                     io::ErrorKind::PermissionDenied => {
                         Some("the user that runs pipepost must be able to read it".to_owned())
                     }
@@ -166,6 +169,11 @@ impl Files {
             }
         }
     }
+}
+
+fn is_among_credentials(path: &Path) -> bool {
+    let folder = path.parent().and_then(Path::file_name);
+    folder.is_some_and(|name| name == super::load::CREDENTIALS)
 }
 
 fn of_key(key: &str, place: Option<&Place>) -> String {

@@ -20,6 +20,9 @@ pub const DEFAULT_FILE: &str = "/etc/pipepost/pipepost.toml";
 /// Folder of drop-ins beside the file.
 pub const DROP_INS: &str = "conf.d";
 
+/// Folder beside the file from which the unit takes the credentials.
+pub(super) const CREDENTIALS: &str = "credentials";
+
 /// Longest file that is read: a configuration is written by hand.
 const MAX_FILE_BYTES: u64 = 1 << 20;
 
@@ -36,7 +39,8 @@ pub struct Request {
     pub file: Option<PathBuf>,
     /// The environment. Only variables that start with `PIPEPOST__` count.
     pub environment: Vec<(OsString, OsString)>,
-    /// `$CREDENTIALS_DIRECTORY`: systemd's credentials.
+    /// `$CREDENTIALS_DIRECTORY`: systemd's credentials. Outside of the service, the folder that the service's unit
+    /// takes them from: `credentials` beside the file.
     pub credentials: Option<PathBuf>,
     /// Takes files that the configuration names for granted: for a configuration that is meant for another
     /// machine. Secrets stay unread.
@@ -47,13 +51,38 @@ impl Request {
     /// The request that `run` and `check` share: `--config` and this process's environment.
     #[must_use]
     pub fn of_this_process(file: Option<PathBuf>) -> Self {
+        let credentials = credentials_of_systemd().or_else(|| {
+            let folder = credentials_beside(file.as_deref());
+            fs::read_dir(&folder).is_ok().then_some(folder)
+        });
         Self {
             file,
             environment: std::env::vars_os().collect(),
-            credentials: std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from),
+            credentials,
             without_files: false,
         }
     }
+}
+
+fn credentials_of_systemd() -> Option<PathBuf> {
+    std::env::var_os("CREDENTIALS_DIRECTORY").map(PathBuf::from)
+}
+
+fn credentials_beside(file: Option<&Path>) -> PathBuf {
+    let file = file.unwrap_or(Path::new(DEFAULT_FILE));
+    file.parent().unwrap_or(Path::new("")).join(CREDENTIALS)
+}
+
+/// The folder of the service's credentials when this process does not have them and may not look there either:
+/// what a check says about missing secrets may be wrong then.
+#[must_use]
+pub fn hidden_credentials(file: Option<&Path>) -> Option<PathBuf> {
+    if credentials_of_systemd().is_some() {
+        return None;
+    }
+    let folder = credentials_beside(file);
+    let denied = |error: io::Error| error.kind() == io::ErrorKind::PermissionDenied;
+    fs::read_dir(&folder).is_err_and(denied).then_some(folder)
 }
 
 /// What came of a [`Request`].
@@ -251,9 +280,21 @@ fn overlay_environment(tree: &mut Node, environment: &[(OsString, OsString)], fi
     let mut names: BTreeMap<String, String> = BTreeMap::new();
     let mut values = config::Map::new();
     for (name, value) in environment {
-        let Some(name) = name.to_str().filter(|name| name.starts_with("PIPEPOST__")) else {
+        let Some(name) = name.to_str() else { continue };
+        if !name.starts_with("PIPEPOST__") {
+            if is_near_miss(name) {
+                let source = findings.sources.add(Source::Variable {
+                    name: name.to_owned(),
+                });
+                let hint = "the parts of the name are separated by two underscores: PIPEPOST__SECTION__KEY";
+                findings.warning(
+                    Some(&Place { source, span: 0..0 }),
+                    "this variable is not heeded",
+                    Some(hint.to_owned()),
+                );
+            }
             continue;
-        };
+        }
         let Some(value) = value.to_str() else {
             let source = findings.sources.add(Source::Variable {
                 name: name.to_owned(),
@@ -307,6 +348,17 @@ fn overlay_environment(tree: &mut Node, environment: &[(OsString, OsString)], fi
             findings.error(Some(&at), message, None);
         }
     }
+}
+
+/// Whether someone meant a key of the configuration and wrote too few underscores. Other variables that begin with
+/// the name of the program are none of its business.
+fn is_near_miss(name: &str) -> bool {
+    const SECTIONS: [&str; 5] = ["GATEWAY_", "PIPEDRIVE_", "LISTENER_", "STORE_", "LOG_"];
+    name.strip_prefix("PIPEPOST_").is_some_and(|rest| {
+        let lists = LISTS.iter().map(|list| list.to_uppercase() + "_");
+        SECTIONS.iter().any(|section| rest.starts_with(section))
+            || lists.into_iter().any(|l| rest.starts_with(&l))
+    })
 }
 
 fn set(node: &mut Node, path: &[&str], value: Node, depth: usize) -> Result<(), String> {
@@ -364,8 +416,10 @@ fn set(node: &mut Node, path: &[&str], value: Node, depth: usize) -> Result<(), 
                 },
                 Err(_) => {
                     let known: Vec<&str> = items.iter().filter_map(name_of).collect();
-                    let meant = nearest(segment, known.iter().copied())
-                        .map_or_else(String::new, |meant| format!("; did you mean {meant:?}?"));
+                    let meant = nearest(segment, known.iter().copied()).map_or_else(
+                        || format!("; known: {}", known.join(", ")),
+                        |meant| format!("; did you mean {meant:?}?"),
+                    );
                     Err(format!("nothing here is named {segment:?}{meant}"))
                 }
             }

@@ -22,7 +22,7 @@ use crate::domain::{Address, ChannelId, ChannelKind, GatewayId, ProviderType, Se
 use crate::protocol::mqtt::DeviceSpec;
 
 use effective::Effective;
-pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, load};
+pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, hidden_credentials, load};
 pub use source::{Finding, Location, Severity};
 pub use summary::summary;
 

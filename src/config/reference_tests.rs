@@ -310,6 +310,19 @@ fn a_variable_reaches_a_named_element_and_a_later_file_wins() {
 }
 
 #[test]
+fn a_variable_with_too_few_underscores_is_pointed_out_and_a_stranger_is_not() {
+    let environment = [("PIPEPOST_LOG_LEVEL", "debug"), ("PIPEPOST_VERSION", "1")];
+    let loaded = load_text("", &environment);
+    assert!(loaded.config.is_some());
+    let said = complaints(&loaded);
+    assert!(
+        said.contains("PIPEPOST_LOG_LEVEL") && said.contains("PIPEPOST__SECTION__KEY"),
+        "{said}"
+    );
+    assert!(!said.contains("VERSION"), "{said}");
+}
+
+#[test]
 fn a_configuration_can_come_from_the_environment_alone() {
     let loaded = load_text(
         "",

@@ -90,6 +90,7 @@ check "root's pipepost status reaches it" bash -c 'pipepost status | grep -q "ga
 refused=$(setpriv --reuid=nobody --clear-groups pipepost status 2>&1)
 equal "another user's pipepost status ends with" "$?" 77
 check "and says what to do" grep -q sudo <<<"$refused"
+check "a check by hand sees the credentials as well" bash -c 'pipepost check 2>&1 | grep -q usable && ! pipepost check 2>&1 | grep warning'
 check "the credentials were read" bash -c 'pipepost --json status | grep -q "\"credentials\": true"'
 
 # A message is stored.
@@ -140,6 +141,10 @@ check "it stops" systemctl stop pipepost
 equal "result, exit code and state" "$(property Result) $(property ExecMainStatus) $(property ActiveState)" \
     "success 0 inactive"
 check "status without it reads the store" bash -c 'pipepost status | grep -q "NOT RUNNING"'
+equal "files in the state folder that root made" "$(find /var/lib/pipepost ! -user pipepost | wc -l)" 0
+find /var/lib/pipepost ! -user pipepost -ls
+refused=$(setpriv --reuid=nobody --clear-groups pipepost status 2>&1)
+equal "another user's pipepost status then ends with" "$?" 77
 
 # A wrong configuration.
 mkdir -p /etc/pipepost/conf.d
