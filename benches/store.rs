@@ -10,6 +10,7 @@
     reason = "a measuring program"
 )]
 #![allow(clippy::cast_precision_loss, reason = "figures for people")]
+#![allow(clippy::too_many_lines, reason = "the run reads from top to bottom")]
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -376,7 +377,7 @@ async fn pages(store: &Store) -> (f64, f64) {
             }
             for id in &ids {
                 singles.push(micros(|| {
-                    drop(reader.conversation(*id, 50, None).unwrap().unwrap())
+                    drop(reader.conversation(*id, 50, None).unwrap().unwrap());
                 }));
             }
             Ok((p50(lists), p50(singles)))

@@ -122,18 +122,16 @@ fn say_findings(loaded: &config::Loaded, severities: &[Severity]) {
 
 fn refuse_errors(loaded: config::Loaded) -> Result<Loaded, CliError> {
     let (errors, effective) = (loaded.errors(), loaded.effective());
-    match (loaded.config, effective) {
-        (Some(config), Some(effective)) => Ok(Loaded {
+    if let (Some(config), Some(effective)) = (loaded.config, effective) {
+        return Ok(Loaded {
             config,
             files: loaded.files,
             effective,
-        }),
-        _ => {
-            let plural = if errors == 1 { "" } else { "s" };
-            let message = format!("the configuration has {errors} error{plural}, see above");
-            Err(CliError::new(CONFIG, message))
-        }
+        });
     }
+    let plural = if errors == 1 { "" } else { "s" };
+    let message = format!("the configuration has {errors} error{plural}, see above");
+    Err(CliError::new(CONFIG, message))
 }
 
 /// `pipepost check`

@@ -416,6 +416,9 @@ fn set(node: &mut Node, path: &[&str], value: Node, depth: usize) -> Result<(), 
                 },
                 Err(_) => {
                     let known: Vec<&str> = items.iter().filter_map(name_of).collect();
+                    if known.is_empty() {
+                        return Err(format!("nothing here is named {segment:?}"));
+                    }
                     let meant = nearest(segment, known.iter().copied()).map_or_else(
                         || format!("; known: {}", known.join(", ")),
                         |meant| format!("; did you mean {meant:?}?"),
