@@ -72,7 +72,7 @@ impl Gauge {
         let needed = if before.is_enough() {
             self.needed
         } else {
-            self.needed + self.needed / 8
+            self.needed.saturating_add(self.needed / 8)
         };
         let space = if free < needed {
             Space::Low { free, needed }
