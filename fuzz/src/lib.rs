@@ -93,7 +93,7 @@ pub fn manifest(bytes: &[u8]) {
             return;
         }
     }
-    black_box(post.finish(0).is_ok());
+    black_box(post.finish().is_ok_and(|post| post.check_content(0).is_ok()));
 }
 
 /// First line: status and content type of an answer of the Channels API; the rest: its body.

@@ -53,8 +53,9 @@ pub(super) async fn answer(
     let (form, files) = tokio::time::timeout(context.body_timeout, form)
         .await
         .map_err(|_| Failure::new(Code::RequestTimeout, "the body took too long"))??;
-    let post = form.finish(files.len())?;
+    let post = form.finish()?;
     let conversation = check(context, channel, &post).await?;
+    post.check_content(files.len())?;
 
     let outgoing = NewOutgoing {
         channel: channel.id.clone(),

@@ -343,14 +343,17 @@ async fn an_answer_to_an_unknown_conversation_or_channel_is_not_found() {
         .await
         .conversation
         .to_string();
-    for conversation in ["nothing", &ConversationId(1).to_string(), &yard] {
-        let answer = gateway
-            .post(&[
-                text("name=\"conversationId\"", conversation),
-                text("name=\"message\"", "x"),
-            ])
-            .await;
-        answer.assert_failure(404, "NOT_FOUND", conversation);
+    // Whatever the message says: a form of the right shape is refused for its conversation first.
+    for message in ["x", "", " \n"] {
+        for conversation in ["nothing", "", &ConversationId(1).to_string(), &yard] {
+            let answer = gateway
+                .post(&[
+                    text("name=\"conversationId\"", conversation),
+                    text("name=\"message\"", message),
+                ])
+                .await;
+            answer.assert_failure(404, "NOT_FOUND", conversation);
+        }
     }
     let attic = request(
         "POST",
