@@ -99,6 +99,8 @@ impl Check<'_> {
                 host: url.host,
                 port: url.port,
                 tls,
+                protocol: raw.protocol,
+                announce: raw.announce,
                 client_id: raw.client_id,
                 username: raw.username,
                 password,

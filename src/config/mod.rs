@@ -18,6 +18,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::domain::{Address, ChannelId, ChannelKind, GatewayId, ProviderType, Secret};
 use crate::protocol::mqtt::DeviceSpec;
 
@@ -158,6 +160,10 @@ pub struct Broker {
     pub port: u16,
     /// TLS settings when `url` says `mqtts`.
     pub tls: Option<BrokerTls>,
+    /// `protocol`. Default MQTT 5.
+    pub protocol: Protocol,
+    /// `announce`: whether the gateway says on `pipepost/<gateway>/status` that it is there. Default true.
+    pub announce: bool,
     /// `client_id`: made once and kept in the store when absent.
     pub client_id: Option<String>,
     /// `username`
@@ -172,6 +178,30 @@ pub struct Broker {
     pub receive_maximum: u16,
     /// `max_packet_size` in bytes. Default 1 MiB.
     pub max_packet_size: u32,
+}
+
+/// `broker.protocol`
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Protocol {
+    /// `"5"`
+    #[default]
+    #[serde(rename = "5")]
+    V5,
+    /// `"3.1.1"`: for brokers that know nothing newer. It has no flow control towards the gateway, no word about how
+    /// long a session is kept, and no reason for a refusal.
+    #[serde(rename = "3.1.1")]
+    V4,
+}
+
+impl Protocol {
+    /// As people say it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V5 => "5",
+            Self::V4 => "3.1.1",
+        }
+    }
 }
 
 /// TLS towards a broker.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
+use super::Protocol;
 use crate::domain::{ChannelId, GatewayId, ProviderType};
 
 /// `[gateway]`
@@ -153,6 +154,10 @@ pub(super) struct Broker {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) certificate_file: Option<PathBuf>,
     pub(super) key_file: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) protocol: Protocol,
+    #[serde(default = "broker_default::announce")]
+    pub(super) announce: bool,
     pub(super) client_id: Option<String>,
     pub(super) username: Option<String>,
     pub(super) password_file: Option<PathBuf>,
@@ -168,6 +173,10 @@ pub(super) struct Broker {
 
 mod broker_default {
     use super::{Size, Span};
+
+    pub(super) const fn announce() -> bool {
+        true
+    }
 
     pub(super) fn keep_alive() -> Span {
         Span::seconds(30)

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use pipepost::config::Broker;
+use pipepost::config::{Broker, Protocol};
 use pipepost::domain::*;
 use pipepost::driver::mqtt::{self, Setup};
 use pipepost::driver::{DriverEvent, DriverHandle, Link, OutgoingJob, Stored};
@@ -30,6 +30,8 @@ pub(crate) fn broker(port: u16) -> Broker {
         host: "127.0.0.1".to_owned(),
         port,
         tls: None,
+        protocol: Protocol::V5,
+        announce: true,
         client_id: None,
         username: None,
         password: None,

@@ -7,3 +7,4 @@ mod gateway;
 mod mosquitto;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto_support;
+mod older;

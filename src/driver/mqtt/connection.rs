@@ -11,22 +11,22 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use log::{debug, info, warn};
+use rumqttc::Outgoing as Written;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, ConnectProperties, Filter, LastWill, Packet, Publish, RetainForwardRule, SubAck,
-    SubscribeReasonCode,
+    ConnAck, Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode,
 };
-use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions};
-use rumqttc::{NetworkOptions, Outgoing as Written};
+use rumqttc::v5::{ConnectionError, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::failure::{Failure, classify};
 use super::intake::{Ack, Arrived};
+use super::library::{self, Client, Library};
 use super::outgoing::{Ledger, Origin};
 use super::subscriptions::Subscriptions;
-use super::{Device, now, tls};
-use crate::config::Broker;
+use super::{CONNECT_TIMEOUT, Device, now, tls};
+use crate::config::{Broker, Protocol};
 use crate::domain::Attempt;
 use crate::driver::{Link, OutgoingJob};
 use crate::protocol::retry::Backoff;
@@ -39,14 +39,10 @@ const BACKOFF: Backoff = Backoff {
 const STABLE: Duration = Duration::from_secs(20);
 /// Least pause after another client took the session over.
 const TAKEN_OVER: Duration = Duration::from_secs(10);
-/// For the network, TLS and the broker's CONNACK.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// For the last acknowledgements when the gateway stops.
 const STOP_LIMIT: Duration = Duration::from_secs(3);
 /// Publishes that are not settled at a time. The library keeps memory for each possible one.
 const IN_FLIGHT: usize = 8;
-/// The library reuses packet identifiers up to this number.
-const PACKET_IDS: u16 = 16;
 /// Largest packet that is read although it is larger than announced, so that it does not come again for ever.
 const LARGEST_PACKET: usize = 64 << 20;
 
@@ -55,7 +51,8 @@ pub(super) struct Parts {
     pub(super) broker: Broker,
     pub(super) devices: Arc<[Device]>,
     pub(super) client_id: String,
-    pub(super) status_topic: String,
+    /// Where the gateway says whether it is there.
+    pub(super) status_topic: Option<String>,
     pub(super) filters: BTreeSet<String>,
     pub(super) subscriptions_file: Option<PathBuf>,
     pub(super) packets: mpsc::Sender<Arrived>,
@@ -90,7 +87,7 @@ struct Session {
 
 pub(super) struct Connection {
     parts: Parts,
-    client: AsyncClient,
+    client: Client,
     session: Session,
     ledger: Ledger,
     subscriptions: Option<Subscriptions>,
@@ -104,7 +101,7 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(parts: Parts) -> Self {
         // Replaced by the real one before anything is polled.
-        let (client, _) = AsyncClient::new(options(&parts), 1);
+        let (client, _) = library::new(&parts.broker, &session(&parts, 1));
         Self {
             parts,
             client,
@@ -133,7 +130,7 @@ impl Connection {
     async fn work(&mut self) {
         self.open_subscriptions();
         let requests = usize::from(self.parts.broker.receive_maximum) * 2 + 64;
-        let (client, mut library) = AsyncClient::new(options(&self.parts), requests);
+        let (client, mut library) = library::new(&self.parts.broker, &session(&self.parts, requests));
         self.client = client;
         let mut failures: u32 = 0;
         let mut cut_short: u32 = 0;
@@ -141,7 +138,7 @@ impl Connection {
             let (reason, least) = match tls::transport(self.parts.broker.tls.as_ref()) {
                 Err(reason) => (reason, Duration::ZERO),
                 Ok(transport) => {
-                    library.options.set_transport(transport);
+                    library.set_transport(transport);
                     let end = self.connection(&mut library).await;
                     let lasted = self.session.since.map(|since| since.elapsed());
                     self.forget(&mut library);
@@ -167,7 +164,7 @@ impl Connection {
                     }
                     if let Some(size) = failure.oversize.filter(|size| *size <= LARGEST_PACKET) {
                         // It is delivered again and again; read it once.
-                        library.options.set_max_packet_size(u32::try_from(size).ok());
+                        library.read_packets_of(size);
                     }
                     let least = if failure.taken_over {
                         TAKEN_OVER
@@ -247,11 +244,9 @@ impl Connection {
 
     /// Forgets what must not survive a connection. The library would keep unsent acknowledgements of packet
     /// identifiers that mean something else now, and would send unconfirmed answers again without asking.
-    fn forget(&mut self, library: &mut EventLoop) {
+    fn forget(&mut self, library: &mut Library) {
         self.parts.epoch.fetch_add(1, Ordering::Relaxed);
-        library.clean();
-        library.state.collision = None;
-        for event in library.state.events.drain(..) {
+        for event in library.forget() {
             match event {
                 Event::Outgoing(Written::Publish(packet_id)) => {
                     self.ledger.written(packet_id, Instant::now());
@@ -260,14 +255,13 @@ impl Connection {
                 Event::Incoming(_) | Event::Outgoing(_) => {}
             }
         }
-        library.pending.clear();
         self.ledger.connection_lost();
         self.session = Session::default();
         self.unsent.clear();
     }
 
     /// One connection, from the attempt to its end.
-    async fn connection(&mut self, library: &mut EventLoop) -> End {
+    async fn connection(&mut self, library: &mut Library) -> End {
         let mut quiet = self.parts.broker.keep_alive.max(Duration::from_secs(5)) * 3;
         let mut last_sign = Instant::now();
         let mut stop_at: Option<Instant> = None;
@@ -327,8 +321,8 @@ impl Connection {
                 Ok(Event::Outgoing(Written::Disconnect)) => return End::Stopped,
                 Ok(Event::Outgoing(_)) => {}
             }
-            quiet = quiet.max(library.options.keep_alive() * 3);
-            if stop_at.is_some() && self.ledger.open() == 0 && self.client.try_disconnect().is_err() {
+            quiet = quiet.max(library.keep_alive() * 3);
+            if stop_at.is_some() && self.ledger.open() == 0 && self.client.disconnect().is_err() {
                 return End::Stopped;
             }
         }
@@ -373,19 +367,25 @@ impl Connection {
             ..Session::default()
         };
         info!(broker = self.name(), session_kept = ack.session_present; "Connected to the broker");
+        if self.parts.broker.protocol == Protocol::V4 {
+            info!(broker = self.name(); "MQTT 3.1.1: how long the broker keeps messages for an absent gateway is the broker's own setting");
+        }
         let filters: Vec<String> = self.parts.filters.iter().cloned().collect();
-        let requests = filters.iter().map(|path| Filter {
-            path: path.clone(),
-            qos: QoS::AtLeastOnce,
-            // What the gateway publishes is no news to it (devices with one topic for both directions).
-            nolocal: true,
-            preserve_retain: false,
-            // Retained messages come with a new subscription only, not after every reconnect.
-            retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-        });
+        let requests: Vec<Filter> = filters
+            .iter()
+            .map(|path| Filter {
+                path: path.clone(),
+                qos: QoS::AtLeastOnce,
+                // What the gateway publishes is no news to it (devices with one topic for both directions).
+                nolocal: true,
+                preserve_retain: false,
+                // Retained messages come with a new subscription only, not after every reconnect.
+                retain_forward_rule: RetainForwardRule::OnNewSubscribe,
+            })
+            .collect();
         if filters.is_empty() {
             self.up();
-        } else if self.client.try_subscribe_many(requests).is_err() {
+        } else if self.client.subscribe(requests).is_err() {
             warn!(broker = self.name(); "The subscriptions could not be sent");
         }
         self.session.subscribing = filters;
@@ -400,7 +400,7 @@ impl Connection {
         }
         for filter in stale {
             info!(broker = self.name(), filter = filter.as_str(); "Ending a subscription that left the configuration");
-            if self.client.try_unsubscribe(filter).is_err() {
+            if self.client.unsubscribe(filter).is_err() {
                 debug!(broker = self.name(); "The end of a subscription could not be sent; next time");
             }
         }
@@ -416,6 +416,13 @@ impl Connection {
 
     fn subscribed(&mut self, ack: &SubAck) {
         let filters = std::mem::take(&mut self.session.subscribing);
+        if ack
+            .return_codes
+            .contains(&SubscribeReasonCode::Success(QoS::AtMostOnce))
+        {
+            warn!(broker = self.name(); "The broker grants QoS 0 only: what devices send while the gateway is away, \
+                restarts or is cut off is lost, and nothing comes again that was not stored");
+        }
         let refused: Vec<String> = filters
             .into_iter()
             .zip(&ack.return_codes)
@@ -440,9 +447,12 @@ impl Connection {
 
     /// Says on the broker whether the gateway is there.
     fn publish_state(&mut self, state: &'static str) {
+        let Some(topic) = self.parts.status_topic.clone() else {
+            return;
+        };
         if self
             .client
-            .try_publish(self.parts.status_topic.clone(), QoS::AtLeastOnce, true, state)
+            .publish(topic, QoS::AtLeastOnce, true, state.into())
             .is_ok()
         {
             self.ledger.submit(Origin::Own);
@@ -451,7 +461,7 @@ impl Connection {
 
     fn flush_acks(&mut self) {
         while let Some(publish) = self.unsent.pop_front() {
-            if self.client.try_ack(&publish).is_err() {
+            if self.client.ack(&publish).is_err() {
                 self.unsent.push_front(publish);
                 return;
             }
@@ -496,7 +506,7 @@ impl Connection {
         };
         match self
             .client
-            .try_publish(publish.topic, qos, publish.retain, publish.payload)
+            .publish(publish.topic, qos, publish.retain, publish.payload)
         {
             Ok(()) => self.ledger.submit(Origin::Job(job.outcome)),
             Err(_) => answer(job, waits("the broker takes messages too slowly")),
@@ -504,42 +514,11 @@ impl Connection {
     }
 }
 
-fn options(parts: &Parts) -> MqttOptions {
-    let broker = &parts.broker;
-    // The library joins host and port with a colon; TLS wants the bare name.
-    let host = if broker.host.contains(':') && broker.tls.is_none() && !broker.host.starts_with('[') {
-        format!("[{}]", broker.host)
-    } else {
-        broker.host.clone()
-    };
-    let mut options = MqttOptions::new(&parts.client_id, host, broker.port);
-    let mut properties = ConnectProperties::new();
-    properties.session_expiry_interval =
-        Some(u32::try_from(broker.session_expiry.as_secs()).unwrap_or(u32::MAX));
-    properties.receive_maximum = Some(broker.receive_maximum.max(1));
-    properties.max_packet_size = Some(broker.max_packet_size);
-    options
-        .set_connect_properties(properties)
-        .set_clean_start(false)
-        .set_manual_acks(true)
-        // The library asserts at least 5 s.
-        .set_keep_alive(broker.keep_alive.max(Duration::from_secs(5)))
-        .set_connection_timeout(CONNECT_TIMEOUT.as_secs())
-        .set_outgoing_inflight_upper_limit(PACKET_IDS)
-        .set_last_will(LastWill::new(
-            &parts.status_topic,
-            "offline",
-            QoS::AtLeastOnce,
-            true,
-            None,
-        ));
-    let mut network = NetworkOptions::new();
-    // Acknowledgements are small; Nagle's algorithm would hold each back until the one before it has arrived.
-    network.set_tcp_nodelay(true);
-    options.set_network_options(network);
-    if let Some(username) = &broker.username {
-        let password = broker.password.as_ref().map_or("", |password| password.expose());
-        options.set_credentials(username, password);
+fn session(parts: &Parts, requests: usize) -> library::Session<'_> {
+    library::Session {
+        client_id: &parts.client_id,
+        persistent: true,
+        will: parts.status_topic.as_deref(),
+        requests,
     }
-    options
 }

@@ -8,7 +8,7 @@ use rumqttc::v5::mqttbytes::v5::{ConnectReturnCode, DisconnectReasonCode};
 use rumqttc::v5::{ConnectionError, StateError};
 use rustls::CertificateError;
 
-use crate::config::Broker;
+use crate::config::{Broker, Protocol};
 
 /// Why a connection could not be made or ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +63,12 @@ pub(super) fn classify(error: &ConnectionError, broker: &Broker) -> Failure {
         ConnectionError::Tls(TlsError::TLS(error)) => tls_words(error, &place),
         ConnectionError::Tls(error) => format!("TLS with {place} cannot be set up: {error}"),
         ConnectionError::ConnectionRefused(code) => refused_words(*code, broker),
-        ConnectionError::NotConnAck(_) => format!("{place} does not speak MQTT 5: check the port in `url`"),
+        ConnectionError::NotConnAck(_) => {
+            format!(
+                "{place} does not speak MQTT {}: check the port in `url`",
+                broker.protocol.name()
+            )
+        }
         ConnectionError::RequestsDone => "the driver has stopped".to_owned(),
         ConnectionError::MqttState(error) => match error {
             StateError::ServerDisconnect {
@@ -77,8 +82,9 @@ pub(super) fn classify(error: &ConnectionError, broker: &Broker) -> Failure {
             }
             StateError::ServerDisconnect { reason_code, .. } => disconnect_words(*reason_code),
             StateError::AwaitPingResp => format!("{place} stopped answering: it is asked again"),
-            StateError::Deserialization(PacketError::PayloadSizeLimitExceeded { pkt_size, max }) => {
+            StateError::Deserialization(PacketError::PayloadSizeLimitExceeded { pkt_size, .. }) => {
                 failure.oversize = Some(*pkt_size);
+                let max = broker.max_packet_size;
                 format!(
                     "the broker sent a packet of {pkt_size} bytes although {max} is the limit: raise \
                      `max_packet_size`"
@@ -92,7 +98,10 @@ pub(super) fn classify(error: &ConnectionError, broker: &Broker) -> Failure {
                 format!("{place} closed the connection: see the broker's log")
             }
             StateError::Deserialization(error) => {
-                format!("{place} sent something that is not MQTT 5 ({error}): check the port in `url`")
+                format!(
+                    "{place} sent something that is not MQTT {} ({error}): check the port in `url`",
+                    broker.protocol.name()
+                )
             }
             StateError::OutgoingPacketTooLarge { pkt_size, max } => {
                 format!("a message of {pkt_size} bytes is larger than the {max} that the broker takes")
@@ -175,7 +184,12 @@ fn refused_words(code: ConnectReturnCode, broker: &Broker) -> String {
             None => "the broker wants a user name: set `username` and `password_file`".to_owned(),
         },
         ConnectReturnCode::RefusedProtocolVersion | ConnectReturnCode::UnsupportedProtocolVersion => {
-            "the broker does not speak MQTT 5: a newer broker is needed".to_owned()
+            match broker.protocol {
+                Protocol::V5 => "the broker does not speak MQTT 5: set `protocol = \"3.1.1\"`, which can lose more, or use \
+                                 a newer broker",
+                Protocol::V4 => "the broker does not speak MQTT 3.1.1: leave `protocol` out",
+            }
+            .to_owned()
         }
         ConnectReturnCode::BadClientId | ConnectReturnCode::ClientIdentifierNotValid => {
             "the broker does not accept the client id: set another `client_id`".to_owned()

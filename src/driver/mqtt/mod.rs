@@ -1,4 +1,4 @@
-//! MQTT devices through a broker (rumqttc, MQTT 5).
+//! MQTT devices through a broker (rumqttc, MQTT 5 or 3.1.1).
 //!
 //! ```text
 //!            ┌──────────── connection ────────────┐ packets  ┌──── intake ────┐ DriverEvent
@@ -15,6 +15,8 @@
 mod connection;
 mod failure;
 mod intake;
+mod library;
+pub mod listen;
 mod outgoing;
 mod subscriptions;
 mod tls;
@@ -24,7 +26,7 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{mpsc, watch};
 
@@ -33,6 +35,8 @@ use crate::config::{self, Broker};
 use crate::domain::{ChannelId, GatewayId, Timestamp};
 use crate::protocol::mqtt::{Mapping, MappingError};
 
+/// For the network, TLS and the broker's CONNACK.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many answers wait in the driver for their turn.
 const OUTGOING_CAPACITY: usize = 16;
 
@@ -121,11 +125,12 @@ pub fn spawn(setup: Setup) -> (DriverHandle, impl Future<Output = ()> + Send) {
         .iter()
         .flat_map(|device| device.mapping.filters())
         .collect();
+    let announce = setup.broker.announce;
     let connection = connection::Connection::new(connection::Parts {
         broker: setup.broker,
         devices,
         client_id: setup.client_id,
-        status_topic: format!("pipepost/{}/status", setup.gateway),
+        status_topic: announce.then(|| format!("pipepost/{}/status", setup.gateway)),
         filters,
         subscriptions_file: setup.subscriptions_file,
         packets,
