@@ -156,20 +156,46 @@ pub enum MqttCommand {
         /// Name of the device in the configuration
         #[arg(long)]
         device: String,
-        /// Topic that the device publishes on, without wildcards
-        #[arg(long)]
-        topic: String,
-        /// The payload, as text
-        #[arg(
-            long,
-            conflicts_with = "payload_file",
-            required_unless_present = "payload_file"
-        )]
-        payload: Option<String>,
-        /// The payload, from a file
-        #[arg(long, value_name = "FILE")]
-        payload_file: Option<PathBuf>,
+        /// What to read
+        #[command(flatten)]
+        captured: Captured,
     },
+    /// Show live what arrives on a broker and which mapping takes it, or why none does; the gateway loses nothing by it
+    Listen {
+        /// Name of the broker in the configuration [default: the only one]
+        #[arg(long, value_name = "NAME")]
+        broker: Option<String>,
+        /// Topics to listen to, e.g. `sms/#`; may be given again [default: all]
+        #[arg(long = "filter", value_name = "FILTER")]
+        filters: Vec<String>,
+        /// End after so many packets [default: Ctrl-C ends]
+        #[arg(long, value_name = "N")]
+        count: Option<u64>,
+    },
+    /// Propose a mapping, as TOML, from a captured payload
+    Suggest {
+        /// What was captured
+        #[command(flatten)]
+        captured: Captured,
+    },
+}
+
+/// A packet on the command line.
+#[derive(Debug, Args)]
+pub struct Captured {
+    /// Topic that the device publishes on, without wildcards
+    #[arg(long)]
+    pub topic: String,
+    /// The payload, as text
+    #[arg(
+        long,
+        conflicts_with = "payload_file",
+        required_unless_present = "payload_file"
+    )]
+    pub payload: Option<String>,
+    /// The payload, from a file
+    #[arg(long, value_name = "FILE")]
+    pub payload_file: Option<PathBuf>,
 }
 
 /// `pipepost sim …`

@@ -2,6 +2,7 @@
 
 mod args;
 mod error;
+mod mqtt;
 mod output;
 mod show;
 
@@ -22,15 +23,13 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 pub use args::Arguments;
-use args::{ChannelsCommand, Command, ConversationsCommand, MqttCommand};
+use args::{ChannelsCommand, Command, ConversationsCommand};
 pub use error::CliError;
-use error::{CONFIG, DATA, IO};
+use error::{CONFIG, DATA};
 
 use crate::config::{self, Config, Severity};
 use crate::control::client::{self, ClientError};
 use crate::control::{Done, Gateway, Sent};
-use crate::domain::Timestamp;
-use crate::protocol::mqtt::{Mapping, describe_test};
 use crate::protocol::pipedrive::manifest;
 use crate::store::Store;
 
@@ -68,7 +67,7 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
                 )
                 .await
         }
-        Command::Mqtt { command } => session.mqtt(command),
+        Command::Mqtt { command } => mqtt::run(&session, command).await,
         #[cfg(feature = "demo")]
         Command::Demo { no_browser } => demo::run(no_browser).await,
         #[cfg(feature = "demo")]
@@ -263,31 +262,6 @@ impl Session {
                 .await
             }
         }
-    }
-
-    fn mqtt(&self, command: MqttCommand) -> Result<(), CliError> {
-        let MqttCommand::Test {
-            device,
-            topic,
-            payload,
-            payload_file,
-        } = command;
-        let config = self.config()?;
-        let Some(found) = config.devices.iter().find(|found| found.name == device) else {
-            let names: Vec<&str> = config.devices.iter().map(|found| found.name.as_str()).collect();
-            return Err(CliError::new(DATA, format!("no device {device:?} is configured"))
-                .hint(format!("configured devices: {}", names.join(", "))));
-        };
-        let payload = match (payload, payload_file) {
-            (Some(text), _) => text.into_bytes(),
-            (None, Some(path)) => std::fs::read(&path)
-                .map_err(|error| CliError::new(IO, format!("cannot read {}: {error}", path.display())))?,
-            (None, None) => Vec::new(),
-        };
-        let mapping = Mapping::compile(&found.spec)
-            .map_err(|error| CliError::new(CONFIG, format!("device {device:?}: {error}")))?;
-        let now = Timestamp::from_system_time(std::time::SystemTime::now());
-        output::print(&describe_test(&device, &mapping, &topic, &payload, now))
     }
 }
 

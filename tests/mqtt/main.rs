@@ -4,6 +4,7 @@
 #[cfg(feature = "demo")]
 mod faults;
 mod gateway;
+mod listening;
 mod mosquitto;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto_support;

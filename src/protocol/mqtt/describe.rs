@@ -128,3 +128,67 @@ fn describe_status(out: &mut String, report: &StatusReport) -> std::fmt::Result 
         }
     }
 }
+
+/// One device as a listener knows it.
+pub struct Listening<'a> {
+    /// As in the configuration.
+    pub name: &'a str,
+    /// How it speaks.
+    pub mapping: &'a Mapping,
+}
+
+/// Which of the devices takes a packet, and what it makes of it; or why none does. One line.
+#[must_use]
+pub fn describe_verdict(devices: &[Listening<'_>], packet: &Packet<'_>, now: Timestamp) -> String {
+    let Ok(channel) = "listen".parse::<ChannelId>() else {
+        return String::new();
+    };
+    let mut unreadable = None;
+    let mut ignored = None;
+    for device in devices.iter().filter(|device| device.mapping.takes(packet.topic)) {
+        let name = device.name;
+        match device.mapping.read(&channel, packet, now) {
+            Read::Message(message) => {
+                let group = message
+                    .group
+                    .as_ref()
+                    .map(|group| format!(" in {}", group.as_str()));
+                return visible(&format!(
+                    "{name}: message from {}{}: {}",
+                    message.from.as_str(),
+                    group.unwrap_or_default(),
+                    message.text
+                ));
+            }
+            Read::Status(report) => {
+                let mut words = String::new();
+                let _always = describe_status(&mut words, &report);
+                let words: Vec<&str> = words.split_whitespace().collect();
+                return visible(&format!("{name}: {}", words.join(" ")));
+            }
+            Read::Unmapped(reason) => {
+                unreadable = unreadable.or_else(|| Some(format!("{name}: cannot be read: {reason}")));
+            }
+            Read::Ignored(reason) => ignored = ignored.or_else(|| Some(format!("{name}: ignored: {reason}"))),
+        }
+    }
+    visible(
+        &unreadable
+            .or(ignored)
+            .unwrap_or_else(|| "no device has this topic".to_owned()),
+    )
+}
+
+/// A text from outside that may not drive the terminal.
+#[must_use]
+pub fn visible(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            out.extend(c.escape_default());
+        } else {
+            out.push(c);
+        }
+    }
+    out
+}

@@ -6,14 +6,16 @@ mod extract;
 mod mapping;
 pub mod presets;
 pub mod spec;
+mod suggest;
 mod time;
 mod topic;
 mod write;
 
-pub use describe::describe_test;
+pub use describe::{Listening, describe_test, describe_verdict, visible};
 pub use error::MappingError;
 pub use mapping::{Mapping, Packet, Read};
 pub use spec::DeviceSpec;
+pub use suggest::suggest;
 pub use write::{Publish, WriteError};
 
 /// The mapping with its preset filled in; without a preset, the mapping itself.
