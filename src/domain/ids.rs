@@ -53,6 +53,36 @@ fn decode<const N: usize>(text: &str, prefix: &str) -> Result<[u8; N], IdError> 
     bytes.try_into().map_err(|_| IdError::Malformed)
 }
 
+/// `<prefix><base32>` of an id, without a detour over the heap: a page of messages writes dozens.
+struct Encoded {
+    text: [u8; Self::MAX],
+    len: usize,
+}
+
+impl Encoded {
+    /// Two characters of prefix and 16 bytes in base 32.
+    const MAX: usize = 28;
+
+    fn new(prefix: &str, bytes: &[u8]) -> Self {
+        let mut text = [0; Self::MAX];
+        let len = prefix.len() + BASE32_DNSSEC.encode_len(bytes.len());
+        if let Some((head, tail)) = text
+            .get_mut(..len)
+            .and_then(|t| t.split_at_mut_checked(prefix.len()))
+        {
+            head.copy_from_slice(prefix.as_bytes());
+            BASE32_DNSSEC.encode_mut(bytes, tail);
+        }
+        Self { text, len }
+    }
+
+    fn as_str(&self) -> &str {
+        let text = self.text.get(..self.len).unwrap_or_default();
+        // Base 32 is ASCII.
+        std::str::from_utf8(text).unwrap_or_default()
+    }
+}
+
 macro_rules! configured_id {
     ($(#[$doc:meta])* $name:ident, $max:expr) => {
         $(#[$doc])*
@@ -138,7 +168,13 @@ macro_rules! text_serde {
     ($name:ident) => {
         impl Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
+                self.with_text(|text| serializer.serialize_str(text))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.with_text(|text| f.write_str(text))
             }
         }
 
@@ -165,11 +201,9 @@ impl ConversationId {
     pub fn generate() -> Result<Self, IdError> {
         Ok(Self(u64::from_be_bytes(random()?)))
     }
-}
 
-impl fmt::Display for ConversationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "c{}", BASE32_DNSSEC.encode(&self.0.to_be_bytes()))
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+        use_it(Encoded::new("c", &self.0.to_be_bytes()).as_str())
     }
 }
 
@@ -193,10 +227,10 @@ pub struct MessageId {
     pub sequence: Sequence,
 }
 
-impl fmt::Display for MessageId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl MessageId {
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
         let packed = (u128::from(self.conversation.0) << 64) | u128::from(self.sequence.0);
-        write!(f, "m{}", BASE32_DNSSEC.encode(&packed.to_be_bytes()))
+        use_it(Encoded::new("m", &packed.to_be_bytes()).as_str())
     }
 }
 
@@ -236,18 +270,14 @@ pub enum ParticipantId {
     },
 }
 
-impl fmt::Display for ParticipantId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl ParticipantId {
+    fn with_text<T>(&self, use_it: impl FnOnce(&str) -> T) -> T {
         match self {
-            Self::Source(channel) => channel.fmt(f),
+            Self::Source(channel) => use_it(channel.as_str()),
             Self::EndUser { conversation, index } => {
                 let packed = (u128::from(conversation.0) << 16) | u128::from(*index);
                 let bytes = packed.to_be_bytes();
-                write!(
-                    f,
-                    "p.{}",
-                    BASE32_DNSSEC.encode(bytes.get(6..).unwrap_or_default())
-                )
+                use_it(Encoded::new("p.", bytes.get(6..).unwrap_or_default()).as_str())
             }
         }
     }
@@ -281,11 +311,9 @@ impl AttachmentId {
     pub fn generate() -> Result<Self, IdError> {
         Ok(Self(u64::from_be_bytes(random()?)))
     }
-}
 
-impl fmt::Display for AttachmentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a{}", BASE32_DNSSEC.encode(&self.0.to_be_bytes()))
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+        use_it(Encoded::new("a", &self.0.to_be_bytes()).as_str())
     }
 }
 

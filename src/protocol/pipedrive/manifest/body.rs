@@ -183,8 +183,13 @@ struct After<'a> {
 }
 
 fn json<T: Serialize>(body: &T) -> Vec<u8> {
+    // A page of messages has several kB; growing there from nothing copies each byte about once more.
+    let mut text = Vec::with_capacity(4096);
     // Only a map with keys that are no strings could fail, and there is none.
-    serde_json::to_vec(body).unwrap_or_default()
+    if serde_json::to_writer(&mut text, body).is_err() {
+        text.clear();
+    }
+    text
 }
 
 /// Body of getConversations. `next` is the activity of the last conversation when there are more.
