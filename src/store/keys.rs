@@ -195,6 +195,13 @@ pub(super) fn entries(queue: Queue, conversation: Option<ConversationId>) -> Ran
     prefix(start)
 }
 
+/// Entries of a queue for the messages from `first` to `last` of one conversation.
+pub(super) fn entries_between(queue: Queue, first: MessageId, last: MessageId) -> Range {
+    let mut end = entry(queue, last);
+    end.push(0);
+    (entry(queue, first), end)
+}
+
 pub(super) fn unmapped(number: u64) -> Vec<u8> {
     key(b'U', &[&number.to_be_bytes()])
 }

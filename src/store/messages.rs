@@ -126,21 +126,49 @@ fn packs_until(source: &impl Source, conversation: ConversationId, before: u64) 
     Ok((start, end))
 }
 
-/// A message as the rest of the gateway sees it.
+/// Messages of one conversation, newest first, as the rest of the gateway sees them.
 pub(super) fn present(
     shared: &Shared,
     channel: &ChannelId,
+    conversation: ConversationId,
+    page: Vec<(Sequence, MessageRecord)>,
+) -> Result<Vec<Message>, StoreError> {
+    // One look at the queue for the whole page.
+    let id = |sequence| MessageId {
+        conversation,
+        sequence,
+    };
+    let mut waiting = Vec::new();
+    if let (Some((newest, _)), Some((oldest, _))) = (page.first(), page.last()) {
+        let range = keys::entries_between(Queue::ToUplink, id(*oldest), id(*newest));
+        for item in Source::scan(&shared.tree, range, false) {
+            waiting.extend(keys::message_tail(&item?.0).map(|id| id.sequence));
+        }
+    }
+    let shown = page.into_iter().map(|(sequence, stored)| {
+        let waits = waiting.binary_search(&sequence).is_ok();
+        present_one(shared, channel, id(sequence), stored, waits)
+    });
+    Ok(shown.collect())
+}
+
+fn present_one(
+    shared: &Shared,
+    channel: &ChannelId,
     id: MessageId,
-    stored: MessageRecord,
-) -> Result<Message, StoreError> {
-    let text = shared.whole_text(&stored);
+    mut stored: MessageRecord,
+    waits: bool,
+) -> Message {
+    let text = if stored.long_text.is_some() {
+        shared.whole_text(&stored)
+    } else {
+        std::mem::take(&mut stored.text)
+    };
     let (sender, state) = match stored.state {
         RecordState::Incoming { sender, failed } => {
             let state = match failed {
                 Some(reason) => IncomingState::Failed(reason),
-                None if Source::get(&shared.tree, &keys::entry(Queue::ToUplink, id))?.is_some() => {
-                    IncomingState::Queued
-                }
+                None if waits => IncomingState::Queued,
                 None => IncomingState::Accepted,
             };
             let sender = ParticipantId::EndUser {
@@ -154,7 +182,7 @@ pub(super) fn present(
             DeliveryState::Outgoing(state),
         ),
     };
-    Ok(Message {
+    Message {
         id,
         sender,
         text,
@@ -162,7 +190,7 @@ pub(super) fn present(
         stored_at: stored.stored_at,
         attachments: stored.attachments,
         state,
-    })
+    }
 }
 
 /// Puts an entry into a queue. One that waits already moves its revision on, and stays `New` if it was.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use log::warn;
 
 use super::messages::{find, newest_first, present};
-use super::records::{Conversation, Entry, Known, UnmappedRecord, decode};
+use super::records::{Conversation, Entry, Known, MessageRecord, UnmappedRecord, decode};
 use super::shared::Shared;
 use super::tx::Source;
 use super::types::{Activity, ChannelLink, ConversationView, Queue, Queued, StoredFile, UplinkItem};
@@ -77,19 +77,16 @@ impl Reader {
         for item in newest_first(&self.shared.tree, id, before) {
             let (sequence, stored) = item?;
             if page.len() >= messages {
-                next = page.last().map(|m: &Message| m.id.sequence);
+                next = page.last().map(|(oldest, _)| *oldest);
                 // A page of no messages continues with the newest one.
                 if page.is_empty() {
                     next = Some(Sequence(sequence.0.saturating_add(1)));
                 }
                 break;
             }
-            let message = MessageId {
-                conversation: id,
-                sequence,
-            };
-            page.push(present(&self.shared, &channel, message, stored)?);
+            page.push((sequence, stored));
         }
+        let messages = present(&self.shared, &channel, id, page)?;
         Ok(Some(ConversationView {
             id,
             channel,
@@ -97,7 +94,7 @@ impl Reader {
             address: conversation.address,
             seen: conversation.seen,
             status: conversation.status,
-            messages: page,
+            messages,
             next,
             activity: Activity(conversation.last),
         }))
@@ -114,8 +111,18 @@ impl Reader {
             return Ok(None);
         };
         let channel = self.shared.channel_id(conversation.channel)?;
-        let message = present(&self.shared, &channel, id, found.stored)?;
-        Ok(Some((channel, message)))
+        let message = self.present(&channel, id, found.stored)?;
+        Ok(message.map(|message| (channel, message)))
+    }
+
+    fn present(
+        &self,
+        channel: &ChannelId,
+        id: MessageId,
+        stored: MessageRecord,
+    ) -> Result<Option<Message>, StoreError> {
+        let page = vec![(id.sequence, stored)];
+        Ok(present(&self.shared, channel, id.conversation, page)?.pop())
     }
 
     /// A customer, with the channel. The company's side is not in the store.
@@ -185,8 +192,9 @@ impl Reader {
                         "message {message} waits, but is missing"
                     )));
                 };
-                return Ok(Some(UplinkItem {
-                    message: present(&self.shared, &channel, message, found.stored)?,
+                let message = self.present(&channel, message, found.stored)?;
+                return Ok(message.map(|message| UplinkItem {
+                    message,
                     channel,
                     revision: entry.revision,
                     kind: entry.kind,
