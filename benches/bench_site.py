@@ -1,0 +1,186 @@
+"""What benches/end-to-end and benches/footprint share: a broker, a sandbox, a gateway and their figures."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / "target" / "bench-venv"
+NUMBERS = 50
+# In memory, nothing dropped, no limit of messages on the way: the broker shall not be what is measured.
+BROKER = """listener {port} 127.0.0.1
+allow_anonymous true
+persistence false
+max_queued_messages 0
+max_inflight_messages 0
+"""
+
+
+def in_venv():
+    """Goes on under a Python that has paho-mqtt and requests."""
+    python = VENV / "bin" / "python"
+    if Path(sys.prefix) == VENV:
+        return
+    if not (VENV / "installed").exists():
+        subprocess.run([sys.executable, "-m", "venv", str(VENV)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "-q", "paho-mqtt>=2", "requests"], check=True)
+        (VENV / "installed").touch()
+    os.execv(python, [str(python), *sys.argv])
+
+
+def cargo(*arguments):
+    subprocess.run(["cargo", "build", "-q", *arguments], cwd=ROOT, check=True)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def wait_for(what, condition, limit=120):
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise SystemExit(f"waited {limit} s for {what}")
+
+
+def listens(port):
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+        return True
+    except OSError:
+        return False
+
+
+def cpu_seconds(pid):
+    """User and system time of a process with all its threads."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def memory_mb(pid):
+    """VmRSS and RssAnon of a process."""
+    lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return tuple(int(lines[key].split()[0]) / 1024 for key in ("VmRSS", "RssAnon"))
+
+
+class Site:
+    """A mosquitto, a Pipedrive sandbox over TLS and a gateway's configuration, in a folder on the project's disk."""
+
+    def __init__(self, sandbox_program):
+        self.dir = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "target"))
+        self.children = []
+        self.broker_port, self.api_port, self.listener_port = free_port(), free_port(), free_port()
+        (self.dir / "mosquitto.conf").write_text(BROKER.format(port=self.broker_port))
+        mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+        if not mosquitto:
+            raise SystemExit("SKIP: mosquitto is not installed")
+        self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
+        self.state = self.dir / "state"
+        self.state.mkdir()
+        self.ca = self.dir / "sandbox.pem"
+        self.url = f"https://localhost:{self.api_port}"
+        self.secret("token", "sandbox-token")
+        self.secret("secret", "sandbox-secret")
+        self.config = self.dir / "pipepost.toml"
+        self.config.write_text(f"""
+[gateway]
+id = "gw-bench"
+state_dir = "{self.state}"
+control_socket = "{self.dir}/control.sock"
+clock_wait = "0s"
+[pipedrive]
+api_url = "{self.url}/api/v1"
+ca_file = "{self.ca}"
+access_token_file = "{self.dir}/token"
+client_id = "sandbox-client"
+client_secret_file = "{self.dir}/secret"
+public_url = "https://localhost:{self.listener_port}"
+[listener]
+bind = "127.0.0.1:{self.listener_port}"
+[log]
+level = "warn"
+[[broker]]
+name = "bench"
+url = "mqtt://127.0.0.1:{self.broker_port}"
+[[device]]
+name = "modem"
+preset = "sms2mqtt"
+[[channel]]
+id = "sms"
+name = "Bench"
+kind = "mqtt"
+device = "modem"
+""")
+        self.start(sandbox_program, "sim", "pipedrive", "--bind", f"127.0.0.1:{self.api_port}",
+                   "--ca-out", self.ca, "--gateway-url", f"https://localhost:{self.listener_port}",
+                   "--gateway-ca", self.state / "tls" / "self-signed.pem")
+        wait_for("the broker", lambda: listens(self.broker_port))
+        wait_for("the sandbox", lambda: self.ca.exists() and listens(self.api_port))
+        self.tls = ssl.create_default_context(cafile=str(self.ca))
+
+    def secret(self, name, text):
+        path = self.dir / name
+        path.touch(mode=0o600)
+        path.write_text(text + "\n")
+
+    def start(self, *command):
+        log = (self.dir / "log").open("ab")
+        child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+        self.children.append(child)
+        return child
+
+    def stop(self, child):
+        child.send_signal(signal.SIGTERM)
+        child.wait()
+        self.children.remove(child)
+
+    def gateway(self, program):
+        """Starts the gateway and waits until it answers."""
+        child = self.start(program, "--config", self.config, "run")
+        wait_for("the gateway", lambda: child.poll() is None and listens(self.listener_port))
+        return child
+
+    def ask(self, path):
+        with urllib.request.urlopen(f"{self.url}/sandbox/{path}", context=self.tls) as answer:
+            return json.load(answer)
+
+    def posts(self):
+        """How many messages the sandbox has accepted."""
+        return self.ask("counters")["counters"]["posts"]
+
+    def publish(self, count, mark, topic="sms2mqtt/received"):
+        """Publishes what a modem would, QoS 1, and waits until the broker has it all."""
+        import paho.mqtt.client as mqtt
+
+        client = mqtt.Client(mqtt.CallbackAPIVersion.VERSION2)
+        client.max_inflight_messages_set(0)
+        client.connect("127.0.0.1", self.broker_port)
+        client.loop_start()
+        last = [client.publish(topic, json.dumps({
+            "datetime": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
+            "number": f"+1555010{number % NUMBERS:04}",
+            "text": f"{mark} {number}: could somebody look at the roof tomorrow, please? It leaks again.",
+        }), qos=1) for number in range(count)]
+        for message in last:
+            message.wait_for_publish()
+        client.disconnect()
+        client.loop_stop()
+
+    def close(self):
+        for child in reversed(self.children[:]):
+            self.stop(child)
+        shutil.rmtree(self.dir)
