@@ -1,5 +1,6 @@
 //! The command line.
 
+#[cfg(feature = "demo")]
 use std::net::SocketAddr;
 use std::path::PathBuf;
 

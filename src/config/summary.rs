@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::Config;
+use super::{Config, Protocol};
 
 /// The summary that `pipepost check` prints: files, where it listens, brokers, devices and channels.
 /// Ends with a line break.
@@ -24,9 +24,19 @@ pub fn summary(config: &Config, files: &[PathBuf]) -> String {
     for broker in &config.brokers {
         let tls = if broker.tls.is_some() { "TLS" } else { "no TLS" };
         lines.push(format!(
-            "  broker {:?} at {}:{} ({tls})",
-            broker.name, broker.host, broker.port
+            "  broker {:?} at {}:{} ({tls}, MQTT {})",
+            broker.name,
+            broker.host,
+            broker.port,
+            broker.protocol.name()
         ));
+        if broker.protocol == Protocol::V4 {
+            lines.push(
+                "    with 3.1.1 the broker decides how long it keeps messages for an absent gateway; with QoS 0 only, \
+                 it keeps none"
+                    .to_owned(),
+            );
+        }
     }
     for device in &config.devices {
         let preset = device
