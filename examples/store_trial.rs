@@ -1,4 +1,4 @@
-//! Drives a store from outside for `tests/powercut` and `tests/diskfull`; no part of what runs on a device.
+//! Drives a store from outside for `tests/powercut.sh` and `tests/diskfull.sh`; no part of what runs on a device.
 //!
 //! `write DIR` stores until it is killed and prints each acknowledged message; `check DIR` reads such lines and
 //! looks for every one of them. `control-write` and `control-check` do the same with sled's own flush alone, to
