@@ -91,7 +91,7 @@ fn main() {
 
     let mut stored = singles + many;
     let small = runtime.block_on(async {
-        settle(&store).await;
+        settle(&store, stored).await;
         pages(&store).await
     });
     let begun = Instant::now();
@@ -162,7 +162,7 @@ impl Arguments {
     fn read() -> Self {
         let mut read = Self {
             messages: 1_000_000,
-            conversations: 10_000,
+            conversations: 20_000,
             dir: std::env::temp_dir(),
             probe: None,
         };
@@ -257,8 +257,21 @@ fn text(number: u64) -> String {
     .collect()
 }
 
+/// A million messages are a year.
+fn received_at(number: u64) -> Timestamp {
+    Timestamp::from_unix_ms(NOW + i64::try_from(number).unwrap() * 30_000)
+}
+
 fn message(number: u64, conversations: u64) -> ReceivedMessage {
-    let who = number.wrapping_mul(0x9e37_79b9) % conversations;
+    // A third of the traffic belongs to the two hundredth of the conversations that go on for ever: in a million
+    // messages these have thousands, the others some thirty each.
+    let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
+    let busy = (conversations / 200).max(1);
+    let who = if mixed % 3 == 0 {
+        mixed / 3 % busy
+    } else {
+        mixed / 3 % conversations
+    };
     ReceivedMessage {
         channel: channel(),
         from: Address::new(&format!("+49151{who:08}")).unwrap(),
@@ -266,9 +279,8 @@ fn message(number: u64, conversations: u64) -> ReceivedMessage {
         group: None,
         text: text(number),
         device_time: None,
-        // A year of messages.
-        received_at: Timestamp::from_unix_ms(NOW + i64::try_from(number).unwrap() * 30_000),
-        // Every message of the last month is remembered by its device's id.
+        received_at: received_at(number),
+        // Every message has the device's id; the store remembers those of the last month.
         dedup: Some(DedupKey::DeviceId(format!("device-{number}"))),
         route: BTreeMap::new(),
         attachments: Vec::new(),
@@ -300,7 +312,7 @@ async fn writers(store: &Store, writers: u64, first: u64, count: u64) -> f64 {
 }
 
 /// Delivers everything and packs it.
-async fn settle(store: &Store) {
+async fn settle(store: &Store, stored: u64) {
     let reader = store.reader();
     loop {
         let heads = store.heads(Queue::ToUplink, None, &std::collections::HashSet::new(), 256);
@@ -319,8 +331,7 @@ async fn settle(store: &Store) {
         }
         tasks.join_all().await;
     }
-    let now = Timestamp::from_unix_ms(NOW);
-    while store.maintain(now).await.unwrap().more {}
+    while store.maintain(received_at(stored)).await.unwrap().more {}
 }
 
 async fn fill(store: &Store, stored: &mut u64, until: u64, conversations: u64) {
@@ -340,10 +351,10 @@ async fn fill(store: &Store, stored: &mut u64, until: u64, conversations: u64) {
         }
         tasks.join_all().await;
         *stored += step;
-        settle(store).await;
+        settle(store, *stored).await;
     }
     // Everyone rests: what is left is packed too.
-    let rested = Timestamp::from_unix_ms(NOW + i64::try_from(*stored).unwrap() * 30_000 + 7_200_000);
+    let rested = received_at(*stored + 240);
     while store.maintain(rested).await.unwrap().more {}
 }
 

@@ -14,6 +14,9 @@ use crate::domain::{
     ProviderChannelId, Sequence,
 };
 
+/// Neighbouring packs lie in one page of the database: about so many.
+const PACKS_OF_A_PAGE: usize = 8;
+
 /// Finished messages of one conversation, oldest first.
 pub(super) type Pack = Vec<(u64, MessageRecord)>;
 
@@ -36,6 +39,7 @@ pub(super) fn find(source: &impl Source, id: MessageId) -> Result<Option<Found>,
         return Ok(None);
     };
     let (key, value) = item?;
+    source.release(&key);
     let pack: Pack = decode(&value)?;
     let stored = pack
         .iter()
@@ -71,6 +75,7 @@ pub(super) fn newest_first(
     let mut live = source.scan(keys::lives(conversation, before), true);
     let mut packs = None;
     let mut pack: Pack = Vec::new();
+    let mut packs_read = 0;
     let mut oldest = before.map_or(u64::MAX, |sequence| sequence.0);
     std::iter::from_fn(move || {
         if packs.is_none() {
@@ -102,7 +107,14 @@ pub(super) fn newest_first(
                     return Some(Ok((Sequence(sequence), stored)));
                 }
             }
-            match packs.next()?.and_then(|(_, value)| decode(&value)) {
+            let read = packs.next()?.and_then(|(key, value)| {
+                if packs_read % PACKS_OF_A_PAGE == 0 {
+                    source.release(&key);
+                }
+                packs_read += 1;
+                decode(&value)
+            });
+            match read {
                 Ok(next) => pack = next,
                 Err(error) => return Some(Err(error)),
             }

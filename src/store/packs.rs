@@ -2,7 +2,7 @@
 //!
 //! sled keeps up to 16 values in a page, writes pages whole, puts one beyond 128 KiB into a file of its own that
 //! nothing syncs, and its page cache holds pages by the count of looks, not by size. So packs are small: at
-//! 2 KiB a page of them has 32 KiB, and a million short messages are 15,000 pages instead of 125,000.
+//! 1 KiB a page of them has 16 KiB, and a million short messages are 25,000 pages instead of 125,000.
 
 use super::messages::Pack;
 use super::records::{MessageRecord, decode};
@@ -12,7 +12,7 @@ use super::{StoreError, keys};
 use crate::domain::{ConversationId, MessageId, Sequence, Timestamp};
 
 /// A pack is full when its texts and overheads reach this many bytes …
-const FULL_BYTES: u64 = 2048;
+const FULL_BYTES: u64 = 1024;
 /// … or when it holds this many messages.
 const FULL_MESSAGES: usize = 64;
 /// What a message takes in a pack beside its text, roughly.

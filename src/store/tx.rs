@@ -25,12 +25,22 @@ pub(super) fn broken(error: sled::Error) -> StoreError {
     }
 }
 
+/// How often a page with packs is looked at when it was read once; see [`Source::release`].
+const LOOKS: usize = 16;
+
 /// Something that holds keys and values.
 pub(super) trait Source {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError>;
 
     /// Keys in order, or in reverse order.
     fn scan<'s>(&'s self, range: Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's>;
+
+    /// Says that a large page, the one with this key, was read.
+    ///
+    /// sled's cache has 256 parts, each of which lets pages go only after 64 looks at its pages, however large
+    /// they are: 16,000 large pages would be hundreds of megabytes. So a large page gets several looks at once.
+    /// Each is a fraction of a microsecond, because the page is in memory.
+    fn release(&self, _key: &[u8]) {}
 
     fn load<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError>
     where
@@ -43,6 +53,13 @@ pub(super) trait Source {
 impl Source for Tree {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         Tree::get(self, key).map_err(broken)
+    }
+
+    fn release(&self, key: &[u8]) {
+        for _ in 0..LOOKS {
+            // What was read just now can be read again; if not, the next read says so.
+            drop(self.contains_key(key));
+        }
     }
 
     fn scan<'s>(&'s self, (start, end): Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's> {
@@ -137,6 +154,10 @@ impl Source for Tx<'_> {
             return Ok(value.clone());
         }
         Source::get(self.tree, key)
+    }
+
+    fn release(&self, key: &[u8]) {
+        self.tree.release(key);
     }
 
     fn scan<'s>(&'s self, range: Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's> {

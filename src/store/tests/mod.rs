@@ -2,6 +2,7 @@
 
 mod delivery;
 mod keeping;
+mod refusing;
 
 use std::collections::{BTreeMap, HashSet};
 
