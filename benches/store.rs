@@ -267,7 +267,7 @@ fn message(number: u64, conversations: u64) -> ReceivedMessage {
     // messages these have thousands, the others some thirty each.
     let mixed = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 20;
     let busy = (conversations / 200).max(1);
-    let who = if mixed % 3 == 0 {
+    let who = if mixed.is_multiple_of(3) {
         mixed / 3 % busy
     } else {
         mixed / 3 % conversations

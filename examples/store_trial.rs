@@ -98,7 +98,7 @@ async fn write(folder: &Path) -> usize {
                     continue;
                 };
                 say(&format!("{id} {number}\n"));
-                if number % 5 == 0 {
+                if number.is_multiple_of(5) {
                     let order = NewOutgoing {
                         channel: channel(),
                         conversation: id.conversation,
