@@ -77,7 +77,7 @@ impl Timestamp {
     }
 
     /// What [`Self::to_iso8601`] shows, for times from 1970 to 2399, by arithmetic alone: a page of messages has
-    /// dozens of times, and a general formatter was a quarter of its cost.
+    /// dozens of times, and a general formatter parses its pattern for each.
     fn civil(self) -> Option<String> {
         const DAY_MS: i64 = 86_400_000;
         // The calendar repeats after 400 years. Counted from 2000-03-01 a leap day is the last day of its year.
