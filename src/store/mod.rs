@@ -1,7 +1,7 @@
 //! The embedded store: the only room that names sled.
 //!
-//! One thread writes ([`committer`]): it takes what is waiting, applies it as one atomic batch, syncs once and
-//! answers everyone. Reads run on any thread. The layout is in [`keys`], the values in [`records`].
+//! One thread writes (`committer`): it takes what is waiting, applies it as one atomic batch, syncs once and
+//! answers everyone. Reads run on any thread. The layout is in `keys`, the values in `records`.
 
 use std::collections::HashSet;
 use std::fs::File;
