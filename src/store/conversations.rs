@@ -154,7 +154,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
     }
     for queue in [Queue::ToUplink, Queue::ToHardware] {
         let waiting: Vec<MessageId> = tx
-            .scan(keys::entries(queue, Some(id)), false)
+            .scan(keys::entries(queue, Some(id)))
             .filter_map(|item| item.map(|(key, _)| keys::message_tail(&key)).transpose())
             .collect::<Result<_, _>>()?;
         for message in waiting {
@@ -163,7 +163,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
     }
     for range in [keys::lives(id, None), keys::packs(id, None)] {
         let gone: Vec<Vec<u8>> = tx
-            .scan(range, false)
+            .scan(range)
             .map(|item| item.map(|(key, _)| key.to_vec()))
             .collect::<Result<_, _>>()?;
         for key in gone {

@@ -10,11 +10,14 @@
 //! | `F` attachment | message |
 //! | `H` channel's id as text | [`super::records::Channel`] |
 //! | `K` sequence | [`super::records::Checkpoint`] |
-//! | `L` conversation, sequence | [`super::records::MessageRecord`]: one message |
+//! | `L` conversation, inverted sequence | [`super::records::MessageRecord`]: one message |
 //! | `M` name | meta: schema, ids, counters |
-//! | `P` conversation, last sequence | a pack: finished messages that are older than all live ones |
+//! | `P` conversation, inverted first sequence | a pack: finished messages that are older than all live ones |
 //! | `Q` queue, conversation, sequence | [`super::records::Entry`] |
-//! | `U` number | [`super::records::UnmappedRecord`] |
+//! | `U` inverted number | [`super::records::UnmappedRecord`] |
+//!
+//! What is read newest first has its number inverted, so that nothing is ever scanned backwards: sled's code for
+//! that keeps a constant of 1 MiB in the program.
 
 use ring::digest::{SHA256, digest};
 
@@ -92,7 +95,13 @@ pub(super) fn tail(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The conversation and sequence at the end of a key.
+/// The conversation in the key of a live message or of a pack.
+pub(super) fn conversation_of(key: &[u8]) -> Option<ConversationId> {
+    let bytes: &[u8; 16] = key.last_chunk()?;
+    Some(ConversationId(u64::from_be_bytes(*bytes.first_chunk()?)))
+}
+
+/// The conversation and sequence at the end of a queue entry's key.
 pub(super) fn message_tail(key: &[u8]) -> Option<MessageId> {
     let bytes: &[u8; 16] = key.last_chunk()?;
     let (conversation, sequence) = bytes.split_first_chunk::<8>()?;
@@ -136,31 +145,32 @@ pub(super) fn checkpoint(sequence: u64) -> Vec<u8> {
 pub(super) fn live(id: MessageId) -> Vec<u8> {
     key(
         b'L',
-        &[&id.conversation.0.to_be_bytes(), &id.sequence.0.to_be_bytes()],
+        &[&id.conversation.0.to_be_bytes(), &(!id.sequence.0).to_be_bytes()],
     )
 }
 
-/// Live messages of a conversation, before a sequence if one is given.
+/// Live messages of a conversation, newest first, from before a sequence if one is given.
 pub(super) fn lives(id: ConversationId, before: Option<Sequence>) -> Range {
     let (start, end) = prefix(key(b'L', &[&id.0.to_be_bytes()]));
-    let end = before.map_or(end, |sequence| {
+    let start = before.map_or(start, |sequence| {
         live(MessageId {
             conversation: id,
-            sequence,
+            sequence: Sequence(sequence.0.saturating_sub(1)),
         })
     });
     (start, end)
 }
 
-/// The pack whose last message has this sequence.
-pub(super) fn pack(conversation: ConversationId, last: u64) -> Vec<u8> {
-    key(b'P', &[&conversation.0.to_be_bytes(), &last.to_be_bytes()])
+/// The pack whose first message has this sequence.
+pub(super) fn pack(conversation: ConversationId, first: u64) -> Vec<u8> {
+    key(b'P', &[&conversation.0.to_be_bytes(), &(!first).to_be_bytes()])
 }
 
-/// Packs of a conversation whose last sequence is at least `from`.
-pub(super) fn packs(id: ConversationId, from: Option<Sequence>) -> Range {
+/// Packs of a conversation, newest first. With a sequence, those that begin at it or before: the first of them is
+/// the one in which it lies, if it is packed.
+pub(super) fn packs(id: ConversationId, at: Option<Sequence>) -> Range {
     let (start, end) = prefix(key(b'P', &[&id.0.to_be_bytes()]));
-    (from.map_or(start, |sequence| pack(id, sequence.0)), end)
+    (at.map_or(start, |sequence| pack(id, sequence.0)), end)
 }
 
 /// Behind all keys of a conversation in a range of messages or packs.
@@ -203,7 +213,7 @@ pub(super) fn entries_between(queue: Queue, first: MessageId, last: MessageId) -
 }
 
 pub(super) fn unmapped(number: u64) -> Vec<u8> {
-    key(b'U', &[&number.to_be_bytes()])
+    key(b'U', &[&(!number).to_be_bytes()])
 }
 
 #[cfg(test)]
@@ -222,7 +232,8 @@ mod tests {
             conversation: ConversationId(7),
             sequence: Sequence(9),
         };
-        assert_eq!(message_tail(&live(id)), Some(id));
+        assert_eq!(conversation_of(&live(id)), Some(id.conversation));
+        assert_eq!(inverted_tail(&live(id)), Some(id.sequence.0));
         assert_eq!(message_tail(&entry(Queue::ToUplink, id)), Some(id));
         assert_eq!(inverted_tail(&activity(3, 12)), Some(12));
     }

@@ -63,14 +63,14 @@ fn conversations(
         start = keys::behind(letter, after);
     }
     while found.len() < limit {
-        let Some(item) = Source::scan(&shared.tree, (start, end.clone()), false).next() else {
+        let Some(item) = Source::scan(&shared.tree, (start, end.clone())).next() else {
             break;
         };
-        let Some(id) = keys::message_tail(&item?.0) else {
+        let Some(id) = keys::conversation_of(&item?.0) else {
             return Err(StoreError::Corrupt("a message's key".to_owned()));
         };
-        found.push(id.conversation);
-        start = keys::behind(letter, id.conversation);
+        found.push(id);
+        start = keys::behind(letter, id);
     }
     Ok(found)
 }
@@ -169,7 +169,7 @@ async fn expire(store: &Store, now: Timestamp, done: &mut Maintenance) -> Result
             let mut old = Vec::new();
             let mut last = None;
             start.push(0);
-            for (looked, item) in Source::scan(&reader.shared.tree, (start, end), false).enumerate() {
+            for (looked, item) in Source::scan(&reader.shared.tree, (start, end)).enumerate() {
                 let (key, value) = item?;
                 if decode::<Remembered>(&value)?.at.plus_ms(KEEP_KEYS_MS) < now {
                     old.push(key.to_vec());

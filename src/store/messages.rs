@@ -4,7 +4,7 @@
 use sled::IVec;
 
 use super::StoreError;
-use super::keys::{self, Range};
+use super::keys;
 use super::records::{Entry, MessageRecord, RecordState, decode};
 use super::shared::Shared;
 use super::tx::{Source, Tx};
@@ -33,7 +33,7 @@ pub(super) fn find(source: &impl Source, id: MessageId) -> Result<Option<Found>,
         return Ok(Some(Found { stored, pack: None }));
     }
     let Some(item) = source
-        .scan(keys::packs(id.conversation, Some(id.sequence)), false)
+        .scan(keys::packs(id.conversation, Some(id.sequence)))
         .next()
     else {
         return Ok(None);
@@ -72,7 +72,7 @@ pub(super) fn newest_first(
     conversation: ConversationId,
     before: Option<Sequence>,
 ) -> impl Iterator<Item = Result<(Sequence, MessageRecord), StoreError>> {
-    let mut live = source.scan(keys::lives(conversation, before), true);
+    let mut live = source.scan(keys::lives(conversation, before));
     let mut packs = None;
     let mut pack: Pack = Vec::new();
     let mut packs_read = 0;
@@ -81,7 +81,7 @@ pub(super) fn newest_first(
         if packs.is_none() {
             match live
                 .next()
-                .map(|item| item.and_then(|(key, value)| Ok((keys::tail(&key), decode(&value)?))))
+                .map(|item| item.and_then(|(key, value)| Ok((keys::inverted_tail(&key), decode(&value)?))))
             {
                 Some(Ok((Some(sequence), stored))) => {
                     oldest = sequence;
@@ -92,13 +92,10 @@ pub(super) fn newest_first(
                 None => {}
             }
         }
-        if packs.is_none() {
-            match packs_until(source, conversation, oldest) {
-                Ok(range) => packs = Some(source.scan(range, true)),
-                Err(error) => return Some(Err(error)),
-            }
-        }
-        let packs = packs.as_mut()?;
+        let packs = packs.get_or_insert_with(|| {
+            let newest = Sequence(oldest.saturating_sub(1));
+            source.scan(keys::packs(conversation, Some(newest)))
+        });
         loop {
             while let Some((sequence, stored)) = pack.pop() {
                 // Also skips what was packed while the live ones were read.
@@ -122,22 +119,6 @@ pub(super) fn newest_first(
     })
 }
 
-/// Packs that may hold messages from before a sequence: a pack's key is its last sequence, so the first pack
-/// that reaches beyond belongs to them.
-fn packs_until(source: &impl Source, conversation: ConversationId, before: u64) -> Result<Range, StoreError> {
-    let (start, end) = keys::packs(conversation, None);
-    let reaching = source
-        .scan(keys::packs(conversation, Some(Sequence(before))), false)
-        .next()
-        .transpose()?;
-    let end = reaching.map_or(end, |(key, _)| {
-        let mut behind = key.to_vec();
-        behind.push(0);
-        behind
-    });
-    Ok((start, end))
-}
-
 /// Messages of one conversation, newest first, as the rest of the gateway sees them.
 pub(super) fn present(
     shared: &Shared,
@@ -153,7 +134,7 @@ pub(super) fn present(
     let mut waiting = Vec::new();
     if let (Some((newest, _)), Some((oldest, _))) = (page.first(), page.last()) {
         let range = keys::entries_between(Queue::ToUplink, id(*oldest), id(*newest));
-        for item in Source::scan(&shared.tree, range, false) {
+        for item in Source::scan(&shared.tree, range) {
             waiting.extend(keys::message_tail(&item?.0).map(|id| id.sequence));
         }
     }

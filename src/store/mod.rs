@@ -17,6 +17,7 @@ mod incoming;
 mod keys;
 mod maintenance;
 mod messages;
+mod migration;
 mod open;
 mod outgoing;
 mod packs;

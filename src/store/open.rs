@@ -6,22 +6,19 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 
 use data_encoding::BASE32_DNSSEC;
-use log::{info, warn};
+use log::warn;
 use rustix::fs::{FlockOperation, flock};
 use sled::Tree;
 
 use super::attachments::sync_dir;
 use super::error::OpenError;
-use super::records::{HeadRecord, Known, Remembered, decode, encode};
+use super::migration::{SCHEMA, migrate};
 use super::shared::{Shared, attachments_dir};
 use super::space::Gauge;
 use super::tx::Source;
 use super::types::Options;
 use super::{StoreError, keys};
 use crate::domain::GatewayId;
-
-/// Schema of stores that this program makes.
-pub(super) const SCHEMA: u32 = 2;
 
 /// sled's page cache. Small: the kernel's cache keeps the file anyway.
 const CACHE_BYTES: u64 = 1 << 20;
@@ -186,35 +183,6 @@ fn check_schema(tree: &Tree, options: &Options) -> Result<(), OpenError> {
             found,
             known: SCHEMA,
         });
-    }
-    Ok(())
-}
-
-/// Brings an older layout to the present one, step by step. A step may be cut off and run again: it skips what
-/// is done, and the new number is written with its last piece.
-fn migrate(tree: &Tree, found: u32) -> Result<(), StoreError> {
-    info!("The store has schema {found}: it is brought to {SCHEMA}");
-    if found < 2 {
-        remember_times(tree)?;
-    }
-    tree.insert(keys::SCHEMA, &SCHEMA.to_be_bytes())
-        .map_err(super::tx::broken)?;
-    Ok(())
-}
-
-/// Schema 1 kept deduplication keys for ever. They get the time of the last checkpoint, and expire from there.
-fn remember_times(tree: &Tree) -> Result<(), StoreError> {
-    let head: HeadRecord = tree.load(keys::HEAD)?.unwrap_or_default();
-    for item in Source::scan(tree, keys::all(b'D'), false) {
-        let (key, value) = item?;
-        if decode::<Remembered>(&value).is_err() {
-            let message: Known = decode(&value)?;
-            let remembered = encode(&Remembered {
-                message,
-                at: head.checkpoint.1,
-            })?;
-            tree.insert(key, remembered).map_err(super::tx::broken)?;
-        }
     }
     Ok(())
 }

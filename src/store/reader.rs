@@ -40,7 +40,7 @@ impl Reader {
         for item in self
             .shared
             .tree
-            .scan(keys::activities(number, before.map(|a| a.0)), false)
+            .scan(keys::activities(number, before.map(|a| a.0)))
         {
             let (key, value) = item?;
             let (Some(activity), Some(id)) = (keys::inverted_tail(&key), keys::tail(&value)) else {
@@ -170,7 +170,7 @@ impl Reader {
             let Some(item) = self
                 .shared
                 .tree
-                .scan(keys::entries(Queue::ToUplink, Some(id)), false)
+                .scan(keys::entries(Queue::ToUplink, Some(id)))
                 .next()
             else {
                 return Ok(None);
@@ -207,12 +207,7 @@ impl Reader {
     /// What waits in a queue, by conversation and in order within each.
     pub fn queued(&self, queue: Queue, limit: usize) -> Result<Vec<Queued>, StoreError> {
         let mut queued = Vec::new();
-        for item in self
-            .shared
-            .tree
-            .scan(keys::entries(queue, None), false)
-            .take(limit)
-        {
+        for item in self.shared.tree.scan(keys::entries(queue, None)).take(limit) {
             let (key, value) = item?;
             let entry: Entry = decode(&value)?;
             if let Some(message) = keys::message_tail(&key) {
@@ -231,7 +226,7 @@ impl Reader {
     /// What no mapping could read, newest first.
     pub fn unmapped(&self, limit: usize) -> Result<Vec<Unmapped>, StoreError> {
         let mut records = Vec::new();
-        for item in self.shared.tree.scan(keys::all(b'U'), true).take(limit) {
+        for item in self.shared.tree.scan(keys::all(b'U')).take(limit) {
             let record: UnmappedRecord = decode(&item?.1)?;
             records.push(Unmapped {
                 device: record.device,

@@ -31,7 +31,7 @@ pub(super) fn due(shared: &Shared, now: Timestamp) -> Result<Option<u64>, StoreE
     let aged = |checkpoint: &Checkpoint| checkpoint.at.plus_ms(CHECKPOINT_MS) <= cutoff;
     // A round through everything is only worth it when the oldest is overdue by a hundredth of its time.
     let overdue = |first: &Checkpoint| cutoff.unix_ms().saturating_sub(first.at.unix_ms()) >= retain / 100;
-    for item in Source::scan(&shared.tree, (start, end), false) {
+    for item in Source::scan(&shared.tree, (start, end)) {
         let (key, value) = item?;
         let (Some(sequence), checkpoint) = (keys::tail(&key), decode::<Checkpoint>(&value)?) else {
             continue;
@@ -64,12 +64,10 @@ pub(super) fn due(shared: &Shared, now: Timestamp) -> Result<Option<u64>, StoreE
 /// Removes a conversation's messages from before the horizon. Returns how many.
 pub(super) fn sweep(tx: &mut Tx<'_>, id: ConversationId, horizon: u64) -> Result<u64, StoreError> {
     let mut removed = Vec::new();
-    let packs: Vec<_> = tx.scan(keys::packs(id, None), false).collect::<Result<_, _>>()?;
+    let begun = keys::packs(id, Some(Sequence(horizon.saturating_sub(1))));
+    let packs: Vec<_> = tx.scan(begun).collect::<Result<_, _>>()?;
     for (key, value) in packs {
         let pack: Pack = decode(&value)?;
-        if pack.first().is_none_or(|(first, _)| *first >= horizon) {
-            break;
-        }
         // What has a status to tell stays until it is told.
         let mut kept = Vec::new();
         for (sequence, message) in pack {
@@ -79,19 +77,19 @@ pub(super) fn sweep(tx: &mut Tx<'_>, id: ConversationId, horizon: u64) -> Result
                 removed.push(message);
             }
         }
-        if kept.last().map(|(last, _)| *last) != keys::tail(&key) {
+        if kept.first().map(|(first, _)| *first) != keys::inverted_tail(&key) {
             tx.delete(key.to_vec());
         }
-        if let Some((last, _)) = kept.last() {
-            tx.put(keys::pack(id, *last), &kept)?;
+        if let Some((first, _)) = kept.first() {
+            tx.put(keys::pack(id, *first), &kept)?;
         }
     }
     let live: Vec<_> = tx
-        .scan(keys::lives(id, Some(Sequence(horizon))), false)
+        .scan(keys::lives(id, Some(Sequence(horizon))))
         .collect::<Result<_, _>>()?;
     for (key, value) in live {
         let message: MessageRecord = decode(&value)?;
-        if message.is_waiting() || waits(tx, id, keys::tail(&key).unwrap_or_default())? {
+        if message.is_waiting() || waits(tx, id, keys::inverted_tail(&key).unwrap_or_default())? {
             continue;
         }
         tx.delete(key.to_vec());
@@ -122,7 +120,7 @@ fn waits(tx: &Tx<'_>, conversation: ConversationId, sequence: u64) -> Result<boo
 
 fn is_empty(tx: &Tx<'_>, id: ConversationId) -> Result<bool, StoreError> {
     for range in [keys::lives(id, None), keys::packs(id, None)] {
-        if tx.scan(range, false).next().transpose()?.is_some() {
+        if tx.scan(range).next().transpose()?.is_some() {
             return Ok(false);
         }
     }
@@ -148,7 +146,7 @@ pub(super) fn swept(tx: &mut Tx<'_>, horizon: u64) -> Result<(), StoreError> {
     tx.head.horizon = horizon;
     let (start, _) = keys::all(b'K');
     let old: Vec<_> = tx
-        .scan((start, keys::checkpoint(horizon)), false)
+        .scan((start, keys::checkpoint(horizon)))
         .map(|item| item.map(|(key, _)| key.to_vec()))
         .collect::<Result<_, _>>()?;
     for key in old {

@@ -94,7 +94,7 @@ impl Shared {
     ) -> Result<Self, StoreError> {
         let head: HeadRecord = tree.load(keys::HEAD)?.unwrap_or_default();
         let mut channels = Channels::default();
-        for item in Source::scan(&tree, keys::all(b'H'), false) {
+        for item in Source::scan(&tree, keys::all(b'H')) {
             let (key, value) = item?;
             let id = key
                 .get(1..)
@@ -344,7 +344,7 @@ fn first_entry(
     queue: Queue,
     conversation: ConversationId,
 ) -> Result<Option<(Sequence, u16)>, StoreError> {
-    let Some(item) = Source::scan(tree, keys::entries(queue, Some(conversation)), false).next() else {
+    let Some(item) = Source::scan(tree, keys::entries(queue, Some(conversation))).next() else {
         return Ok(None);
     };
     let (key, value) = item?;
@@ -356,7 +356,7 @@ fn first_entry(
 fn load_heads(tree: &Tree, queue: Queue) -> Result<Heads, StoreError> {
     let mut heads = Heads::default();
     let (mut start, end) = keys::entries(queue, None);
-    while let Some(item) = Source::scan(tree, (start, end.clone()), false).next() {
+    while let Some(item) = Source::scan(tree, (start, end.clone())).next() {
         let (key, value) = item?;
         let entry: Entry = decode(&value)?;
         let Some(id) = keys::message_tail(&key) else {

@@ -32,8 +32,8 @@ const LOOKS: usize = 16;
 pub(super) trait Source {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError>;
 
-    /// Keys in order, or in reverse order.
-    fn scan<'s>(&'s self, range: Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's>;
+    /// Keys in order. There is no other direction: see [`super::keys`].
+    fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's>;
 
     /// Says that a large page, the one with this key, was read.
     ///
@@ -62,16 +62,15 @@ impl Source for Tree {
         }
     }
 
-    fn scan<'s>(&'s self, (start, end): Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's> {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the one place that iterates, and only forwards"
+    )]
+    fn scan<'s>(&'s self, (start, end): Range) -> Box<dyn Iterator<Item = Item> + 's> {
         if start >= end {
             return Box::new(std::iter::empty());
         }
-        let items = self.range(start..end).map(|item| item.map_err(broken));
-        if reverse {
-            Box::new(items.rev())
-        } else {
-            Box::new(items)
-        }
+        Box::new(self.range(start..end).map(|item| item.map_err(broken)))
     }
 }
 
@@ -160,7 +159,7 @@ impl Source for Tx<'_> {
         self.tree.release(key);
     }
 
-    fn scan<'s>(&'s self, range: Range, reverse: bool) -> Box<dyn Iterator<Item = Item> + 's> {
+    fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {
         let (start, end) = range.clone();
         if start >= end {
             return Box::new(std::iter::empty());
@@ -173,15 +172,9 @@ impl Source for Tx<'_> {
                     .map(|(k, v)| (k.as_slice(), v)),
             );
         }
-        let written: Vec<_> = if reverse {
-            written.into_iter().rev().collect()
-        } else {
-            written.into_iter().collect()
-        };
         Box::new(Merged {
-            tree: Source::scan(self.tree, range, reverse).peekable(),
+            tree: Source::scan(self.tree, range).peekable(),
             written: written.into_iter().peekable(),
-            reverse,
         })
     }
 }
@@ -189,8 +182,7 @@ impl Source for Tx<'_> {
 /// The tree's items with the written ones over them.
 struct Merged<'s> {
     tree: std::iter::Peekable<Box<dyn Iterator<Item = Item> + 's>>,
-    written: std::iter::Peekable<std::vec::IntoIter<(&'s [u8], &'s Option<IVec>)>>,
-    reverse: bool,
+    written: std::iter::Peekable<std::collections::btree_map::IntoIter<&'s [u8], &'s Option<IVec>>>,
 }
 
 impl Iterator for Merged<'_> {
@@ -203,10 +195,7 @@ impl Iterator for Merged<'_> {
             };
             let order = match self.tree.peek() {
                 Some(Err(_)) => return self.tree.next(),
-                Some(Ok((tree_key, _))) => {
-                    let order = tree_key.as_ref().cmp(key);
-                    if self.reverse { order.reverse() } else { order }
-                }
+                Some(Ok((tree_key, _))) => tree_key.as_ref().cmp(key),
                 None => std::cmp::Ordering::Greater,
             };
             if order.is_lt() {

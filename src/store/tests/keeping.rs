@@ -5,24 +5,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::domain::{DeliveryState, DeviceStatus, OutgoingState, ReceivedAttachment, StatusTarget};
 
-const DAY: i64 = 24 * 60 * 60;
+pub(super) const DAY: i64 = 24 * 60 * 60;
 
 impl Bed {
-    async fn maintain(&self, now: Timestamp) -> Maintenance {
-        let mut sum = Maintenance::default();
-        for _ in 0..1000 {
-            let round = self.store.maintain(now).await.unwrap();
-            sum.packed += round.packed;
-            sum.removed += round.removed;
-            sum.expired_keys += round.expired_keys;
-            sum.orphans += round.orphans;
-            if !round.more {
-                return sum;
-            }
-        }
-        panic!("maintenance never ends");
-    }
-
     fn files(&self) -> usize {
         std::fs::read_dir(self.dir.path().join("attachments"))
             .unwrap()
@@ -361,7 +346,7 @@ async fn after_close_writes_are_refused_and_the_store_can_be_opened_again() {
     bed.restart().await;
 }
 
-fn tamper(dir: &TempDir, change: impl FnOnce(&sled::Db)) {
+pub(super) fn tamper(dir: &TempDir, change: impl FnOnce(&sled::Db)) {
     let db = sled::open(dir.path().join("store")).unwrap();
     change(&db);
     db.flush().unwrap();
@@ -398,7 +383,11 @@ async fn a_store_of_schema_1_is_migrated_and_still_recognises_repeats() {
     // Schema 1: a deduplication key says the message, and no time.
     tamper(&dir, |db| {
         let old = records::encode(&records::Known::from(first.id())).unwrap();
-        let key = db.scan_prefix(b"D").next().unwrap().unwrap().0;
+        let key = tx::Source::scan(&**db, keys::all(b'D'))
+            .next()
+            .unwrap()
+            .unwrap()
+            .0;
         db.insert(key, old).unwrap();
         db.insert(keys::SCHEMA, &1_u32.to_be_bytes()).unwrap();
     });

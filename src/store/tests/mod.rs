@@ -2,6 +2,7 @@
 
 mod delivery;
 mod keeping;
+mod layout;
 mod refusing;
 
 use std::collections::{BTreeMap, HashSet};
@@ -111,6 +112,22 @@ impl Bed {
             .iter()
             .map(Head::message)
             .collect()
+    }
+
+    /// Rounds of maintenance until there is nothing left to do.
+    async fn maintain(&self, now: Timestamp) -> Maintenance {
+        let mut sum = Maintenance::default();
+        for _ in 0..1000 {
+            let round = self.store.maintain(now).await.unwrap();
+            sum.packed += round.packed;
+            sum.removed += round.removed;
+            sum.expired_keys += round.expired_keys;
+            sum.orphans += round.orphans;
+            if !round.more {
+                return sum;
+            }
+        }
+        panic!("maintenance never ends");
     }
 
     /// Delivers everything that waits for the uplink, in order; returns the messages.
