@@ -375,11 +375,11 @@ impl State {
                 ));
                 return problems;
             }
-            let known = channel
-                .conversations
-                .get_mut(&home)
-                .and_then(|c| c.messages.get_mut(position));
-            if let Some(known) = known {
+            if let Some(home) = channel.conversations.get_mut(&home)
+                && let Some(known) = home.messages.get_mut(position)
+            {
+                // The first message of a new conversation is known already: it was read with the conversation.
+                home.unread += u32::from(post && known.posts == 0 && !known.outgoing);
                 update(known, message, &mut self.posted, &mut problems);
                 self.counters.updates += u64::from(post);
             }

@@ -164,6 +164,8 @@ function choose(channel, id) {
     $("messages").dataset.key = "";
   }
   refresh();
+  // What is hidden takes no focus.
+  $("reply").hidden = false;
   if (matchMedia("(min-width: 681px)").matches) $("text").focus();
 }
 
@@ -208,7 +210,11 @@ function paintMessages(conversation) {
   if (conversation.older > 0) {
     const button = make("button", "quiet earlier", conversation.older + " earlier messages");
     button.type = "button";
-    button.addEventListener("click", () => { limit += PAGE; showThread(); });
+    button.addEventListener("click", () => {
+      limit += PAGE;
+      box.focus({ preventScroll: true });
+      showThread();
+    });
     parts.push(button);
   }
   let lastDay = "";
@@ -311,7 +317,10 @@ function setFiles(files) {
     const remove = make("button", "", "×");
     remove.type = "button";
     remove.setAttribute("aria-label", "Remove " + file.name);
-    remove.addEventListener("click", () => setFiles(chosen.filter((other) => other !== file)));
+    remove.addEventListener("click", () => {
+      setFiles(chosen.filter((other) => other !== file));
+      $("file").focus();
+    });
     item.append(remove);
     return item;
   }));
@@ -351,6 +360,7 @@ async function send(event) {
       $("text").value = "";
       setFiles([]);
       $("messages").dataset.key = "";
+      if (matchMedia("(min-width: 681px)").matches) $("text").focus();
     }
   } catch (error) {
     problem("The gateway did not take it: " + error.message);
@@ -551,7 +561,12 @@ $("text").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey && !event.isComposing) send(event);
 });
 $("file").addEventListener("change", () => setFiles([...chosen, ...$("file").files]));
-$("back").addEventListener("click", () => closeThread("Choose a conversation."));
+$("back").addEventListener("click", () => {
+  const row = open && rows.get(open.channel + " " + open.id);
+  closeThread("Choose a conversation.");
+  if (row) row.button.focus();
+  refresh();
+});
 $("toggle-panel").addEventListener("click", () => togglePanel(!$("panel").classList.contains("open")));
 $("close-panel").addEventListener("click", () => togglePanel(false));
 $("faults-off").addEventListener("click", allOff);

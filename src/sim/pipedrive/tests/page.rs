@@ -1,6 +1,4 @@
-//! The inbox page, in a real browser where there is one.
-
-use std::process::Command;
+//! What the sandbox serves for the inbox page; `tests/inbox.sh` looks at it in a browser.
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -190,69 +188,4 @@ fn a_change_is_told_to_an_open_page() {
     let first = next();
     register(&sandbox);
     assert!(next() > first);
-}
-
-/// Set `PIPEPOST_SCREENSHOTS` to a folder to look at the page.
-#[test]
-#[ignore = "needs a browser: chromium"]
-fn the_inbox_is_shown_in_a_browser() {
-    let (_gateway, sandbox) = filled();
-    let profile = tempfile::tempdir().unwrap();
-    let page = format!(
-        "{}#channel=gw-office&conversation=c-main&live=off",
-        sandbox.page_url()
-    );
-    let browse = |arguments: &[String]| {
-        let output = Command::new("timeout")
-            .args(["30", "chromium"])
-            .args([
-                "--headless",
-                "--no-sandbox",
-                "--disable-gpu",
-                "--disable-quic",
-                "--no-first-run",
-            ])
-            .args([
-                "--disable-background-networking",
-                "--disable-component-update",
-                "--disable-sync",
-            ])
-            .args([
-                "--no-proxy-server",
-                "--virtual-time-budget=4000",
-                "--timeout=6000",
-            ])
-            .arg(format!("--user-data-dir={}", profile.path().display()))
-            .args(arguments)
-            .arg(&page)
-            .output()
-            .unwrap();
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    };
-    if let Ok(folder) = std::env::var("PIPEPOST_SCREENSHOTS") {
-        for (name, size) in [
-            ("desktop", "1360,820"),
-            ("tablet", "900,760"),
-            ("phone", "390,780"),
-        ] {
-            browse(&[
-                format!("--screenshot={folder}/{name}.png"),
-                format!("--window-size={size}"),
-            ]);
-        }
-    }
-    let shown = browse(&["--dump-dom".to_owned()]);
-    for words in [
-        "can you come on Tuesday",
-        "&lt;b&gt;not bold&lt;/b&gt;",
-        "delivered",
-        "failed",
-        "attachment=f1",
-    ] {
-        assert!(shown.contains(words), "{words} is not in {shown}");
-    }
-    assert!(
-        shown.contains("<title>Sandbox inbox</title>"),
-        "hostile text did not run"
-    );
 }
