@@ -4,3 +4,4 @@ pub mod media;
 pub mod mqtt;
 pub mod pipedrive;
 pub mod retry;
+pub mod sms;
