@@ -1,14 +1,16 @@
 //! What the fuzzers and the short deterministic run in `tests/fuzz.rs` feed with bytes from outside. None may panic.
 
 use std::hint::black_box;
+use std::sync::LazyLock;
 
 use pipepost::config::{self, Request};
 use pipepost::domain::{AttachmentId, ChannelId, ConversationId, MessageId, ParticipantId, Timestamp};
+use pipepost::protocol::file::{self, clean_name};
 use pipepost::protocol::media;
-use pipepost::protocol::mqtt::{Mapping, Packet, presets};
+use pipepost::protocol::mqtt::{Mapping, Packet, Read, presets, suggest};
 use pipepost::protocol::pipedrive::channels::{Call, Reply, classify};
 use pipepost::protocol::pipedrive::manifest::{
-    Cursor, PostForm, clean_file_name, is_file_field, needs_credentials, page_request, route,
+    Cursor, PostForm, is_file_field, needs_credentials, page_request, route,
 };
 use pipepost::protocol::retry::Limits;
 
@@ -24,19 +26,77 @@ fn two(bytes: &[u8]) -> (&[u8], &[u8]) {
     (first, rest.strip_prefix(b"\n").unwrap_or(rest))
 }
 
-/// First line: topic; the rest: payload. Every shipped preset reads it.
+/// A mapping that finds files in every form that there is.
+const FILES: &str = r#"
+[[in]]
+topic = "files/{name}"
+from = "{name}"
+text = "/text"
+attachments = [
+    { each = "/media", at = "/data", url = "/url", name = "/name", type = "/type", max_size = "4KiB" },
+    { at = "/hex", decode = "hex" },
+    { each = "/list/*/of" },
+]
+[[in]]
+topic = "raw/{name}"
+from = "{name}"
+attachments = { at = "raw", decode = "bytes", name = "{name}" }
+[[in]]
+topic = "base64/{name}"
+from = "{name}"
+attachments = { at = "raw" }
+"#;
+
+static FILES_MAPPING: LazyLock<Option<Mapping>> =
+    LazyLock::new(|| Mapping::compile(&toml::from_str(FILES).ok()?).ok());
+
+/// A preset may leave a variable to the device: then it does not compile alone.
+static PRESETS: LazyLock<Vec<Mapping>> = LazyLock::new(|| {
+    let specs = presets::ALL
+        .iter()
+        .filter_map(|(name, _)| presets::get(name).ok());
+    specs.filter_map(|spec| Mapping::compile(&spec).ok()).collect()
+});
+
+/// What came out of a payload is fit to be stored and shown.
+fn check_files(read: &Read) {
+    if let Read::Message(message) = read {
+        assert!(message.attachments.len() <= 10);
+        for file in &message.attachments {
+            assert!(!file.name.is_empty() && !file.name.contains(['/', '\\', '\n', '\0']));
+            assert!(!file.bytes.is_empty());
+            assert!(!file::is_active(&file.mime), "{}", file.mime);
+        }
+    }
+}
+
+/// First line: topic; the rest: payload. Every shipped preset reads it, and a mapping of files.
 pub fn mapping(bytes: &[u8]) {
     let (topic, payload) = two(bytes);
     let topic = String::from_utf8_lossy(topic);
     let Ok(channel) = "fuzz".parse::<ChannelId>() else {
         return;
     };
-    for (name, _) in presets::ALL {
-        let Ok(spec) = presets::get(name) else { continue };
-        // A preset may leave a variable to the device: then it does not compile alone.
-        let Ok(mapping) = Mapping::compile(&spec) else {
-            continue;
-        };
+    // It compiles every preset: a part of the inputs is enough for it.
+    if bytes.len().is_multiple_of(8) {
+        black_box(suggest(&topic, payload, NOW).is_ok());
+    }
+    if let Some(files) = toml::from_str(FILES)
+        .ok()
+        .and_then(|spec| Mapping::compile(&spec).ok())
+    {
+        for topic in [topic.as_ref(), "files/x", "raw/x", "base64/x"] {
+            let packet = Packet {
+                topic,
+                payload,
+                packet_id: Some(1),
+                retained: false,
+                dup: false,
+            };
+            check_files(&files.read(&channel, &packet, NOW));
+        }
+    }
+    for mapping in PRESETS.iter() {
         for (packet_id, dup, retained) in [(None, false, false), (Some(7), true, true)] {
             let packet = Packet {
                 topic: &topic,
@@ -83,7 +143,7 @@ pub fn manifest(bytes: &[u8]) {
     let mut post = PostForm::default();
     for line in String::from_utf8_lossy(form).lines() {
         let (name, value) = line.split_once('=').unwrap_or((line, ""));
-        let name_is_clean = clean_file_name(value);
+        let name_is_clean = clean_name(value);
         assert!(
             !name_is_clean.contains('/') && !name_is_clean.is_empty(),
             "{name_is_clean:?}"

@@ -148,7 +148,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
-    use crate::domain::{Address, Route, Timestamp};
+    use crate::domain::{Address, DedupKey, ReceivedAttachment, Route, Timestamp};
     use crate::store::Options;
 
     fn open(folder: &std::path::Path) -> Store {
@@ -215,6 +215,43 @@ mod tests {
             .map(|message| message.text)
             .collect();
         assert_eq!(stored, texts);
+    }
+
+    #[tokio::test]
+    async fn a_repeat_of_a_message_with_a_file_leaves_one_message_and_one_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(folder.path());
+        let (events, received) = mpsc::channel(16);
+        let mut answers = Vec::new();
+        for _ in 0..3 {
+            let (mut event, answer) = event("look");
+            if let DriverEvent::Received { message, .. } = &mut event {
+                message.dedup = Some(DedupKey::DeviceId("7".to_owned()));
+                message.attachments = vec![ReceivedAttachment {
+                    name: "a.png".to_owned(),
+                    mime: "image/png".to_owned(),
+                    bytes: vec![1; 100],
+                }];
+            }
+            events.send(event).await.unwrap();
+            answers.push(answer);
+        }
+        drop(events);
+        let (stop, stopped) = watch::channel(false);
+        let task = tokio::spawn(run(store.clone(), received, stopped, || {}));
+        for answer in answers {
+            assert_eq!(answer.await, Ok(Stored::Acknowledge));
+            // Whatever was acknowledged is a whole file under its own name.
+            let files: Vec<_> = std::fs::read_dir(folder.path().join("attachments"))
+                .unwrap()
+                .map(|file| file.unwrap())
+                .collect();
+            assert_eq!(files.len(), 1, "{files:?}");
+            assert_eq!(files[0].metadata().unwrap().len(), 100);
+        }
+        assert_eq!(store.counts().messages, 1);
+        stop.send(true).unwrap();
+        task.await.unwrap().unwrap();
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use super::source::nearest;
 use super::tree::{Node, Step, Value};
 use super::url;
 use super::{Broker, BrokerTls, Channel, Device, OnUnknown};
-use crate::domain::{Address, ChannelKind};
+use crate::domain::{Address, ByteSize, ChannelKind};
 use crate::protocol::mqtt::{DeviceSpec, Mapping, MappingError};
 
 impl Check<'_> {
@@ -176,9 +176,17 @@ impl Check<'_> {
             }
             let raw: Option<raw::Device> = typed(&own, self.findings);
             let spec: Option<DeviceSpec> = typed(&mapping, self.findings);
-            if let Some(Err(error)) = spec.as_ref().map(Mapping::compile) {
-                self.mapping_error(index, &error);
-            }
+            let mapping = match spec.as_ref().map(Mapping::compile) {
+                Some(Err(error)) => {
+                    // A block that is there and missing all the same was left out as unusable, and reported.
+                    if error.value.is_some() || item.get(&error.key).is_none() {
+                        self.mapping_error(index, &error);
+                    }
+                    None
+                }
+                Some(Ok(mapping)) => Some(mapping),
+                None => None,
+            };
             effective.device.push(item.to_toml());
             let Some(raw) = raw else { continue };
             self.twice("device", "name", index, &raw.name.0);
@@ -208,6 +216,11 @@ impl Check<'_> {
                     }
                 },
             };
+            if let (Some(mapping), Some(broker)) =
+                (&mapping, brokers.iter().find(|known| known.name == broker))
+            {
+                self.attachments_fit(index, mapping, broker);
+            }
             if let Some(spec) = spec {
                 devices.push(Device {
                     name: raw.name.0,
@@ -223,6 +236,29 @@ impl Check<'_> {
             }
         }
         devices
+    }
+
+    /// A packet above the limit that the gateway announces is not sent to it at all (MQTT 5.0, section 3.1.2.11.4):
+    /// the broker drops it without a word.
+    fn attachments_fit(&mut self, index: usize, mapping: &Mapping, broker: &Broker) {
+        let Some(packet) = mapping.largest_packet() else {
+            return;
+        };
+        if packet <= u64::from(broker.max_packet_size) {
+            return;
+        }
+        let message = format!(
+            "the largest files of this device need packets of {}, and the broker {:?} passes on packets up to {} \
+             only: larger messages are lost",
+            ByteSize(packet).rounded(),
+            broker.name,
+            ByteSize(broker.max_packet_size.into()).rounded()
+        );
+        let hint = format!(
+            "set max_packet_size = \"{}MiB\" for the broker, or a smaller max_size in `attachments`",
+            packet.div_ceil(1 << 20)
+        );
+        self.warning(&keys!["device", index], message, Some(hint));
     }
 
     fn mapping_error(&mut self, index: usize, error: &MappingError) {

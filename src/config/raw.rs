@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::Protocol;
+pub(super) use crate::domain::ByteSize as Size;
 use crate::domain::{ChannelId, GatewayId, ProviderType};
 
 /// `[gateway]`
@@ -299,103 +300,14 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// A number of bytes as people write it: `"20MiB"`, `"2 GiB"`, `"500kB"`, `4096`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Size(pub(super) u64);
-
-const UNITS: [(&str, u64); 9] = [
-    ("GiB", 1 << 30),
-    ("MiB", 1 << 20),
-    ("KiB", 1 << 10),
-    ("GB", 1_000_000_000),
-    ("MB", 1_000_000),
-    ("kB", 1_000),
-    ("TiB", 1 << 40),
-    ("TB", 1_000_000_000_000),
-    ("B", 1),
-];
-
-impl Size {
-    fn parse(text: &str) -> Option<Self> {
-        let text = text.trim();
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-        let (number, unit) = text.split_at(digits);
-        let unit = unit.trim();
-        let factor = if unit.is_empty() {
-            1
-        } else {
-            UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?.1
-        };
-        number.parse::<u64>().ok()?.checked_mul(factor).map(Self)
-    }
-}
-
-impl fmt::Display for Size {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let exact = UNITS
-            .iter()
-            .find(|(_, factor)| self.0 >= *factor && self.0.is_multiple_of(*factor));
-        match exact {
-            Some((unit, factor)) => write!(f, "{}{unit}", self.0 / factor),
-            None => write!(f, "{}B", self.0),
-        }
-    }
-}
-
-impl Serialize for Size {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Size {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl de::Visitor<'_> for Text {
-            type Value = Size;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a size such as \"20MiB\", \"500kB\" or a number of bytes")
-            }
-
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<Size, E> {
-                Size::parse(text).ok_or_else(|| E::invalid_value(de::Unexpected::Str(text), &self))
-            }
-
-            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Size, E> {
-                let size = u64::try_from(number).map(Size);
-                size.map_err(|_| E::invalid_value(de::Unexpected::Signed(number), &self))
-            }
-        }
-        deserializer.deserialize_any(Text)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        for (text, bytes) in [
-            ("20MiB", 20 << 20),
-            ("2 GiB", 2 << 30),
-            ("500kB", 500_000),
-            ("500 KB", 500_000),
-            ("4096", 4096),
-        ] {
-            assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
-        }
-        for text in ["", "MiB", "1.5GiB", "-1", "20 bananas", "99999999999GiB"] {
-            assert_eq!(Size::parse(text), None, "{text}");
-        }
-    }
-
     proptest! {
         #[test]
-        fn sizes_and_durations_survive_being_printed(bytes: u64, seconds in 0_u64..10_000_000_000) {
-            prop_assert_eq!(Size::parse(&Size(bytes).to_string()), Some(Size(bytes)));
+        fn durations_survive_being_printed(seconds in 0_u64..10_000_000_000) {
             let span = Span::seconds(seconds);
             prop_assert_eq!(humantime::parse_duration(&span.to_string()).ok(), Some(span.0));
         }

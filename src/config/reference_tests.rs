@@ -96,6 +96,28 @@ fn every_default_in_the_reference_is_the_default() {
     assert!(compared >= 25, "only {compared} defaults compared");
 }
 
+#[test]
+fn files_that_no_packet_can_bring_are_warned_about() {
+    let with = |broker: &str, attachments: &str| {
+        let text = format!(
+            "[[broker]]\nname='a'\nurl='mqtt://h'\n{broker}\n[[device]]\nname='d'\n[device.in]\ntopic='t'\n\
+             from='/f'\nattachments={attachments}\n[[channel]]\nid='c'\nname='c'\nkind='mqtt'\ndevice='d'\n"
+        );
+        complaints(&load_text(&text, &[]))
+    };
+    let warned = with("", "{ at='/a' }");
+    assert!(
+        warned.contains(
+            "warning: the largest files of this device need packets of 6.6 MiB, and the broker \"a\" passes on packets \
+             up to 1 MiB only: larger messages are lost"
+        ) && warned.contains("set max_packet_size = \"7MiB\" for the broker"),
+        "{warned}"
+    );
+    assert_eq!(with("max_packet_size='7MiB'", "{ at='/a' }"), "");
+    assert_eq!(with("", "{ at='/a', max_size='700KiB' }"), "");
+    assert_eq!(with("", "{ url='/a' }"), "");
+}
+
 /// Answers every question for a type with the names of its fields.
 struct FieldNames;
 
@@ -140,7 +162,7 @@ fn the_reference_shows_every_key() {
         }
         value.as_table().unwrap().clone()
     };
-    let expected: [(&[&str], Vec<String>); 12] = [
+    let expected: [(&[&str], Vec<String>); 13] = [
         (&["gateway"], fields::<raw::Gateway>()),
         (&["pipedrive"], fields::<raw::Pipedrive>()),
         (&["listener"], fields::<raw::Listener>()),
@@ -150,6 +172,7 @@ fn the_reference_shows_every_key() {
         (&["device"], fields::<raw::Device>()),
         (&["device"], fields::<spec::DeviceSpec>()),
         (&["device", "in"], fields::<spec::InSpec>()),
+        (&["device", "in", "attachments"], fields::<spec::AttachmentSpec>()),
         (&["device", "out"], fields::<spec::OutSpec>()),
         (&["device", "status"], fields::<spec::StatusSpec>()),
         (&["channel"], fields::<raw::Channel>()),

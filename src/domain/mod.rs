@@ -10,6 +10,7 @@ mod hardware;
 mod ids;
 mod message;
 mod secret;
+mod size;
 mod time;
 
 pub use address::Address;
@@ -23,4 +24,5 @@ pub use ids::{
 };
 pub use message::{Attachment, DedupKey, Direction, Message, ReceivedAttachment, ReceivedMessage, Route};
 pub use secret::Secret;
+pub use size::ByteSize;
 pub use time::Timestamp;

@@ -15,8 +15,8 @@ use super::api::store_failure;
 use super::clock;
 use super::reply::{self, Body, FILE_CHUNK};
 use super::service::Context;
-use crate::protocol::media;
 use crate::protocol::pipedrive::manifest::{Code, Failure};
+use crate::protocol::{file, media};
 
 /// Types that a browser may show in place. Everything else is offered for download, so that no file can act as a
 /// page of this address.
@@ -49,9 +49,13 @@ pub(super) async fn serve(
         .await
         .map_err(store_failure)?;
     let (attachment, path) = found.ok_or_else(|| gone("no such file"))?;
-    let mut file = File::open(&path).await.map_err(|_| gone("the file is gone"))?;
-    file.set_max_buf_size(FILE_CHUNK);
-    let size = file.metadata().await.map_err(|_| gone("the file is gone"))?.len();
+    let mut opened = File::open(&path).await.map_err(|_| gone("the file is gone"))?;
+    opened.set_max_buf_size(FILE_CHUNK);
+    let size = opened
+        .metadata()
+        .await
+        .map_err(|_| gone("the file is gone"))?
+        .len();
 
     // A file never changes under its id.
     let etag = format!("\"{id}\"");
@@ -73,12 +77,13 @@ pub(super) async fn serve(
         }
     };
     if start > 0 {
-        file.seek(SeekFrom::Start(start))
+        opened
+            .seek(SeekFrom::Start(start))
             .await
             .map_err(|_| gone("the file is gone"))?;
     }
 
-    let mut response = Response::new(Body::file(file, length));
+    let mut response = Response::new(Body::file(opened, length));
     if partial {
         *response.status_mut() = StatusCode::PARTIAL_CONTENT;
         set(
@@ -89,7 +94,9 @@ pub(super) async fn serve(
     }
     let mime = attachment.mime.trim();
     reply::header(&mut response, CONTENT_TYPE, "application/octet-stream");
-    set(&mut response, CONTENT_TYPE, mime);
+    if !file::is_active(mime) {
+        set(&mut response, CONTENT_TYPE, mime);
+    }
     set(
         &mut response,
         CONTENT_DISPOSITION,

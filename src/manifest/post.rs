@@ -16,8 +16,9 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use super::api::store_failure;
 use super::service::{Context, Served};
 use crate::domain::{ConversationId, ParticipantId, Role, Timestamp};
+use crate::protocol::file::clean_name;
 use crate::protocol::pipedrive::manifest::{
-    Code, Failure, MAX_FIELD, MAX_FIELDS, MAX_FILES, Post, PostForm, body, clean_file_name, is_file_field,
+    Code, Failure, MAX_FIELD, MAX_FIELDS, MAX_FILES, Post, PostForm, body, is_file_field,
 };
 use crate::store::{NewOutgoing, StagedAttachment};
 
@@ -168,7 +169,7 @@ async fn stage(
 ) -> Result<Option<StagedAttachment>, Failure> {
     let given = field.file_name().unwrap_or_default();
     let no_name = given.is_empty();
-    let name = clean_file_name(given);
+    let name = clean_name(given);
     let mime = field
         .content_type()
         .map(ToString::to_string)

@@ -69,6 +69,7 @@ async fn a_page_sent_by_a_customer_is_never_shown_as_one_of_ours() {
     let (gateway, path) = with_a_file("text/html", b"<script>").await;
     let answer = gateway.raw(&request("GET", &path, &[], b"")).await;
     assert!(answer.header("content-disposition").starts_with("attachment;"));
+    assert_eq!(answer.header("content-type"), "application/octet-stream");
     assert_eq!(
         answer.header("content-security-policy"),
         "default-src 'none'; sandbox"

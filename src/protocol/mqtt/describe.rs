@@ -4,8 +4,8 @@ use std::fmt::Write;
 
 use super::mapping::{Mapping, Packet, Read};
 use crate::domain::{
-    ChannelId, ConversationId, DedupKey, DeviceStatus, MessageId, Outgoing, ReceivedMessage, Sequence,
-    StatusReport, StatusTarget, Timestamp,
+    ByteSize, ChannelId, ConversationId, DedupKey, DeviceStatus, MessageId, Outgoing, ReceivedAttachment,
+    ReceivedMessage, Sequence, StatusReport, StatusTarget, Timestamp,
 };
 
 /// Says what the mapping of `device` makes of a payload on a topic, and how an answer would look.
@@ -55,11 +55,14 @@ fn describe_message(out: &mut String, mapping: &Mapping, message: &ReceivedMessa
         out,
         "text      {}",
         if message.text.is_empty() {
-            "(empty message)"
+            "(empty message)".to_owned()
         } else {
-            &message.text
+            message.text.replace('\n', "\n          ")
         }
     )?;
+    for file in &message.attachments {
+        writeln!(out, "file      {}", describe_file(file))?;
+    }
     match message.device_time {
         None => writeln!(out, "time      none in the payload: the time of receipt counts")?,
         Some(time) if Timestamp::trusted(Some(time), message.received_at) == time => {
@@ -103,6 +106,12 @@ fn describe_message(out: &mut String, mapping: &Mapping, message: &ReceivedMessa
         ),
         Err(error) => writeln!(out, "answer    cannot be sent: {error}"),
     }
+}
+
+/// Name, type by content and size.
+fn describe_file(file: &ReceivedAttachment) -> String {
+    let size = u64::try_from(file.bytes.len()).unwrap_or(u64::MAX);
+    format!("{}, {}, {}", file.name, file.mime, ByteSize(size).rounded())
 }
 
 fn describe_status(out: &mut String, report: &StatusReport) -> std::fmt::Result {
@@ -153,10 +162,16 @@ pub fn describe_verdict(devices: &[Listening<'_>], packet: &Packet<'_>, now: Tim
                     .group
                     .as_ref()
                     .map(|group| format!(" in {}", group.as_str()));
+                let files: Vec<String> = message.attachments.iter().map(describe_file).collect();
                 return visible(&format!(
-                    "{name}: message from {}{}: {}",
+                    "{name}: message from {}{}{}: {}",
                     message.from.as_str(),
                     group.unwrap_or_default(),
+                    if files.is_empty() {
+                        String::new()
+                    } else {
+                        format!(" with {}", files.join("; "))
+                    },
                     message.text
                 ));
             }

@@ -26,7 +26,13 @@ impl<'a> Document<'a> {
         }
     }
 
-    fn json(&self) -> Result<&Value, String> {
+    /// The payload as it came.
+    pub(super) const fn payload(&self) -> &'a [u8] {
+        self.payload
+    }
+
+    /// The payload as JSON.
+    pub(super) fn json(&self) -> Result<&Value, String> {
         self.json
             .get_or_init(|| {
                 serde_json::from_slice(self.payload).map_err(|error| {
@@ -49,7 +55,7 @@ impl<'a> Document<'a> {
 }
 
 #[derive(Clone, Debug)]
-enum Place {
+pub(super) enum Place {
     /// Tokens of a JSON pointer; `*` stands for any element of an array.
     Pointer(Vec<String>),
     /// Literal text and captures.
@@ -87,6 +93,15 @@ impl Extractor {
 
     /// The value; `None` when it is not there (or `null`).
     pub(super) fn get(&self, document: &Document<'_>) -> Result<Option<String>, String> {
+        self.get_from(None, document)
+    }
+
+    /// The value, with pointers that start at `element` instead of the payload.
+    pub(super) fn get_from(
+        &self,
+        element: Option<&Value>,
+        document: &Document<'_>,
+    ) -> Result<Option<String>, String> {
         let text = match &self.place {
             Place::Raw if self.decode == Decode::Utf8 => {
                 let text = std::str::from_utf8(document.payload);
@@ -96,7 +111,7 @@ impl Extractor {
             }
             Place::Raw => String::from_utf8_lossy(document.payload).into_owned(),
             Place::Text(text) => fill_vars(text, document.captures),
-            Place::Pointer(tokens) => match find(document.json()?, tokens) {
+            Place::Pointer(tokens) => match find(element.map_or_else(|| document.json(), Ok)?, tokens) {
                 None | Some(Value::Null) => return Ok(None),
                 Some(value) => scalar_text(value)
                     .ok_or_else(|| format!("{} is {}, not a text", self.spelling, kind(value)))?,
@@ -161,7 +176,7 @@ impl Extractor {
     }
 }
 
-fn compile_place(
+pub(super) fn compile_place(
     key: &str,
     at: &str,
     names: &[&str],
@@ -211,7 +226,7 @@ fn compile_place(
     Ok(Place::Text(filled))
 }
 
-fn find<'v>(value: &'v Value, tokens: &[String]) -> Option<&'v Value> {
+pub(super) fn find<'v>(value: &'v Value, tokens: &[String]) -> Option<&'v Value> {
     let Some((token, rest)) = tokens.split_first() else {
         return Some(value);
     };
@@ -225,7 +240,7 @@ fn find<'v>(value: &'v Value, tokens: &[String]) -> Option<&'v Value> {
     }
 }
 
-fn find_all<'v>(value: &'v Value, tokens: &[String], found: &mut Vec<&'v Value>) {
+pub(super) fn find_all<'v>(value: &'v Value, tokens: &[String], found: &mut Vec<&'v Value>) {
     let Some((token, rest)) = tokens.split_first() else {
         found.push(value);
         return;
@@ -249,7 +264,7 @@ fn scalar_text(value: &Value) -> Option<String> {
     }
 }
 
-fn kind(value: &Value) -> &'static str {
+pub(super) fn kind(value: &Value) -> &'static str {
     match value {
         Value::Array(_) => "a list",
         Value::Object(_) => "an object",

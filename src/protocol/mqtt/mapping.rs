@@ -7,6 +7,7 @@ use ring::digest::{Context, SHA256};
 
 use super::error::MappingError;
 use super::extract::{Check, Document, Extractor};
+use super::files::Files;
 use super::resolve;
 use super::spec::{DeviceSpec, Extract, InSpec, OneOrMany, Retained, StatusSpec, StatusWord};
 use super::time::TimeReader;
@@ -64,7 +65,9 @@ struct InBlock {
     from: Extractor,
     from_name: Option<Extractor>,
     group: Option<Extractor>,
-    text: Extractor,
+    /// `None` only where there are `files`.
+    text: Option<Extractor>,
+    files: Files,
     ids: Vec<Extractor>,
     time: Option<TimeReader>,
     retained: Retained,
@@ -154,6 +157,15 @@ impl Mapping {
     #[must_use]
     pub fn takes(&self, topic: &str) -> bool {
         self.patterns().any(|pattern| pattern.captures(topic).is_some())
+    }
+
+    /// Bytes of the largest packet that the mapping's `attachments` allow; `None` without attachments.
+    #[must_use]
+    pub fn largest_packet(&self) -> Option<u64> {
+        self.incoming
+            .iter()
+            .filter_map(|block| block.files.largest_packet())
+            .max()
     }
 
     /// Whether answers can be sent.
@@ -259,11 +271,16 @@ impl InBlock {
             )?,
             from_name: optional("from_name", spec.from_name.as_ref())?,
             group: optional("group", spec.group.as_ref())?,
-            text: required(
-                "text",
-                spec.text.as_ref(),
-                "say where the text is, e.g. text = \"/text\"",
-            )?,
+            text: match &spec.attachments {
+                // A camera has nothing to say.
+                Some(_) => optional("text", spec.text.as_ref())?,
+                None => Some(required(
+                    "text",
+                    spec.text.as_ref(),
+                    "say where the text is, e.g. text = \"/text\"",
+                )?),
+            },
+            files: Files::compile(key, spec.attachments.as_ref(), &names, vars)?,
             ids: ids
                 .map(|id| Extractor::compile(&format!("{key}.id"), id, &names, vars))
                 .collect::<Result<_, _>>()?,
@@ -316,7 +333,7 @@ impl InBlock {
                 .filter(|name| !name.trim().is_empty()),
             None => None,
         };
-        let text = self.text.require("text", document)?;
+        let (text, attachments) = self.files.read_with_text(self.text.as_ref(), document)?;
         // A broken clock of the device is no reason to lose its message.
         let device_time = self
             .time
@@ -332,7 +349,7 @@ impl InBlock {
             device_time,
             received_at: now,
             route: captures.clone(),
-            attachments: Vec::new(),
+            attachments,
         })
     }
 
@@ -523,7 +540,7 @@ fn look_up(map: &BTreeMap<String, StatusWord>, found: &str) -> Option<StatusWord
     })
 }
 
-fn numbered<'a, T>(list: &'a OneOrMany<T>, key: &'a str) -> impl Iterator<Item = (String, &'a T)> {
+pub(super) fn numbered<'a, T>(list: &'a OneOrMany<T>, key: &'a str) -> impl Iterator<Item = (String, &'a T)> {
     let many = list.0.len() > 1;
     list.0.iter().enumerate().map(move |(index, block)| {
         (

@@ -3,6 +3,7 @@
 mod describe;
 mod error;
 mod extract;
+mod files;
 mod mapping;
 pub mod presets;
 pub mod spec;

@@ -10,6 +10,8 @@ use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
 use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::domain::ByteSize;
+
 /// The mapping of one device, as in `[[device]]` (beside `name` and `broker`) and in the preset files.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,8 +47,10 @@ pub struct InSpec {
     pub from_name: Option<Extract>,
     /// `group`: where the answer goes when the message was written to a group.
     pub group: Option<Extract>,
-    /// `text`
+    /// `text`; may be left out where there are `attachments`.
     pub text: Option<Extract>,
+    /// `attachments`: files in the payload.
+    pub attachments: Option<OneOrMany<AttachmentSpec>>,
     /// `id`: the device's own id of the message; the first that exists recognises a repeat. `"hash"` (the
     /// default): a digest of topic and payload.
     pub id: Option<OneOrMany<Extract>>,
@@ -54,6 +58,43 @@ pub struct InSpec {
     pub time: Option<TimeSpec>,
     /// `retained`: what to do with a message that the broker kept from before the subscription. Default `ignore`.
     pub retained: Option<Retained>,
+}
+
+/// One of `attachments`: a file in the payload, or a list of them.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AttachmentSpec {
+    /// `each`: a JSON pointer to a list (or to a single one of its kind); the other pointers then start at each of
+    /// its elements.
+    pub each: Option<String>,
+    /// `at`: where the content is, as base64 or a `data:` URI: a JSON pointer, or `raw` for the whole payload.
+    /// With `each` alone the elements are the content.
+    pub at: Option<String>,
+    /// `decode`: how the content is packed. Default `base64`.
+    pub decode: Option<Packing>,
+    /// `url`: where a link to the file is, when there is no content: the link goes into the text.
+    pub url: Option<String>,
+    /// `name`: where the file's name is: a JSON pointer, or a text with `{captures}`.
+    pub name: Option<String>,
+    /// `type`: where the MIME type is. The content decides; this helps where it cannot.
+    #[serde(rename = "type")]
+    pub mime: Option<String>,
+    /// `max_size` of the decoded content. Default 5 MiB. The text of a message whose file is larger is delivered
+    /// all the same, and says so.
+    pub max_size: Option<ByteSize>,
+}
+
+/// How the content of a file is packed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Packing {
+    /// Base64, standard or URL-safe, with or without padding, or a `data:` URI with it.
+    #[default]
+    Base64,
+    /// Hexadecimal digits.
+    Hex,
+    /// Nothing is packed: with `at = "raw"` the payload is the file.
+    Bytes,
 }
 
 /// `[device.out]`
@@ -376,6 +417,7 @@ impl InSpec {
             from_name: self.from_name.or(base.from_name),
             group: self.group.or(base.group),
             text: self.text.or(base.text),
+            attachments: self.attachments.or(base.attachments),
             id: self.id.or(base.id),
             time: self.time.or(base.time),
             retained: self.retained.or(base.retained),

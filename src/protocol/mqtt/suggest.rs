@@ -2,10 +2,12 @@
 
 use serde_json::Value;
 
+use super::files::recognised;
 use super::mapping::{Mapping, Packet, Read};
 use super::presets;
 use super::spec::DeviceSpec;
 use crate::domain::{ChannelId, Timestamp};
+use crate::protocol::file;
 
 const FROM: &[&str] = &[
     "from",
@@ -50,6 +52,8 @@ const TIME: &[&str] = &[
     "datereceived",
     "ts",
 ];
+const FILE_NAME: &[&str] = &["filename", "file", "name", "title"];
+const FILE_TYPE: &[&str] = &["mimetype", "mime", "contenttype", "mediatype", "type"];
 /// Forms of time without a zone that devices write, beside ISO 8601.
 const PATTERNS: &[&str] = &[
     "%Y-%m-%d %H:%M:%S",
@@ -77,10 +81,26 @@ pub fn suggest(topic: &str, payload: &[u8], now: Timestamp) -> Result<String, St
             return Ok(format!("[[device]]\nname = \"new-device\"\npreset = {name:?}\n"));
         }
     }
-    let text = std::str::from_utf8(payload)
-        .map_err(|_| "the payload is binary: only devices that send text or JSON can be mapped".to_owned())?;
-    let proposals = match serde_json::from_str::<Value>(text) {
-        Ok(json @ (Value::Object(_) | Value::Array(_))) => from_json(topic, &json),
+    let proposals = match (
+        std::str::from_utf8(payload),
+        serde_json::from_slice::<Value>(payload),
+    ) {
+        _ if file::is_recognised(payload) => {
+            vec![from_topic(
+                topic,
+                "attachments = { at = \"raw\", decode = \"bytes\" }",
+                "",
+            )]
+        }
+        (Err(_), _) => {
+            return Err(
+                "the payload is binary and of no type that shows itself: only devices that send text, JSON or a file \
+                 such as a picture can be mapped"
+                    .to_owned(),
+            );
+        }
+        (_, Ok(json @ (Value::Object(_) | Value::Array(_)))) => from_json(topic, &json),
+        (Ok(text), _) if recognised(text) => vec![from_topic(topic, "attachments = { at = \"raw\" }", "")],
         _ => vec![from_topic(topic, "text = \"raw\"", "")],
     };
     proposals
@@ -179,19 +199,37 @@ fn pick<'l, 'v>(
 fn from_json(topic: &str, json: &Value) -> Vec<String> {
     let mut all = Vec::new();
     leaves(json, "", "", &mut all);
+    let (files, all): (Vec<_>, Vec<_>) = all
+        .into_iter()
+        .partition(|leaf| leaf.value.as_str().is_some_and(recognised));
     let is_text = |value: &Value| value.is_string();
     let is_scalar = |value: &Value| value.is_string() || value.is_number();
-    let Some(text) = pick(&all, TEXT, &[], is_text).or_else(|| {
+    let mut of_files = Vec::new();
+    let attachments: Vec<String> = files
+        .iter()
+        .map(|leaf| attachment(leaf, &all, &mut of_files))
+        .collect();
+    let all: Vec<Leaf<'_>> = all
+        .into_iter()
+        .filter(|leaf| !of_files.contains(&leaf.pointer))
+        .collect();
+    let text = pick(&all, TEXT, &[], is_text).or_else(|| {
         // The longest text with a blank in it is what a person wrote.
         let written = all
             .iter()
             .filter(|leaf| leaf.value.as_str().is_some_and(|text| text.contains(' ')));
         written.max_by_key(|leaf| leaf.value.as_str().map_or(0, str::len))
-    }) else {
+    });
+    if text.is_none() && attachments.is_empty() {
         return Vec::new();
-    };
-    let mut taken = vec![text.pointer.as_str()];
+    }
+    let mut taken: Vec<&str> = text.iter().map(|leaf| leaf.pointer.as_str()).collect();
     let mut lines: Vec<String> = Vec::new();
+    match attachments.as_slice() {
+        [] => {}
+        [one] => lines.push(format!("attachments = {one}")),
+        several => lines.push(format!("attachments = [{}]", several.join(", "))),
+    }
     let time = pick(&all, TIME, &taken, is_scalar).and_then(|leaf| Some((leaf, time_format(leaf.value)?)));
     if let Some((leaf, format)) = &time {
         taken.push(&leaf.pointer);
@@ -207,6 +245,12 @@ fn from_json(topic: &str, json: &Value) -> Vec<String> {
         lines.push(format!("from_name = {}", quoted(&leaf.pointer)));
     }
     let lines = lines.join("\n");
+    let Some(text) = text else {
+        return vec![match from {
+            Some(from) => block(topic, &format!("from = {}", quoted(&from.pointer)), &lines, ""),
+            None => from_topic(topic, &lines, ""),
+        }];
+    };
     let plain = format!("text = {}", quoted(&text.pointer));
     let packed = format!("text = {{ at = {}, decode = \"base64\" }}", quoted(&text.pointer));
     // Words with blanks are never base64; four letters may be either, and LoRaWAN names say which.
@@ -222,6 +266,42 @@ fn from_json(topic: &str, json: &Value) -> Vec<String> {
             None => from_topic(topic, text, &lines),
         })
         .collect()
+}
+
+/// The table that reads a file; `beside` gets the pointers of what belongs to it.
+fn attachment(content: &Leaf<'_>, all: &[Leaf<'_>], beside: &mut Vec<String>) -> String {
+    let (each, at) = match content.pointer.rsplit_once("/*") {
+        Some((each, at)) => (Some(each), at),
+        None => (None, content.pointer.as_str()),
+    };
+    let start = content.pointer.len() - at.len();
+    let folder = content.pointer.rsplit_once('/').map_or("", |(folder, _)| folder);
+    let mut keys: Vec<String> = Vec::new();
+    keys.extend(each.map(|each| format!("each = {}", quoted(each))));
+    if !at.is_empty() {
+        keys.push(format!("at = {}", quoted(at)));
+    }
+    // Beside a picture in the message itself, "name" is more likely the sender's.
+    let own = !folder.is_empty();
+    for (key, words) in [("name", FILE_NAME), ("type", FILE_TYPE)] {
+        let found = words
+            .iter()
+            .filter(|word| own || !["name", "title", "type"].contains(word))
+            .find_map(|word| {
+                let same = |leaf: &&Leaf<'_>| {
+                    leaf.key == *word && leaf.pointer.rsplit_once('/').is_some_and(|(of, _)| of == folder)
+                };
+                all.iter().find(same).filter(|leaf| leaf.value.is_string())
+            });
+        if let Some(pointer) = found.filter(|_| !at.is_empty()).map(|leaf| leaf.pointer.as_str()) {
+            keys.push(format!(
+                "{key} = {}",
+                quoted(pointer.get(start..).unwrap_or_default())
+            ));
+            beside.push(pointer.to_owned());
+        }
+    }
+    format!("{{ {} }}", keys.join(", "))
 }
 
 /// The sender stands in the topic: the level with the most digits, else the last but one, else the only one.
@@ -339,6 +419,41 @@ mod tests {
             text.contains("text = \"raw\"") && text.contains("from = \"{sender}\""),
             "{text}"
         );
+    }
+
+    #[test]
+    fn files_are_found_by_their_content() {
+        let png = data_encoding::BASE64.encode(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR");
+        let text = proposal(
+            "bridge/in",
+            &format!(
+                r#"{{"from":"+15550100","body":"look","media":[{{"filename":"a.png","type":"image/png","data":"{png}"}}]}}"#
+            ),
+        );
+        assert!(text.contains("text = \"/body\""), "{text}");
+        let expected =
+            r#"attachments = { each = "/media", at = "/data", name = "/filename", type = "/type" }"#;
+        assert!(text.contains(expected), "{text}");
+        let text = proposal(
+            "cams/gate/alarm",
+            &format!(r#"{{"name":"Gate","snapshot":"data:image/png;base64,{png}","list":["{png}"]}}"#),
+        );
+        assert!(
+            text.contains(r#"attachments = [{ each = "/list" }, { at = "/snapshot" }]"#)
+                && text.contains("from_name = \"/name\"")
+                && !text.contains("text ="),
+            "{text}"
+        );
+        for (payload, expected) in [
+            (png.as_bytes(), "attachments = { at = \"raw\" }"),
+            (
+                b"\xff\xd8\xff\xe0\0",
+                "attachments = { at = \"raw\", decode = \"bytes\" }",
+            ),
+        ] {
+            let text = suggest("cams/gate/jpg", payload, now()).unwrap();
+            assert!(text.contains(expected), "{text}");
+        }
     }
 
     #[test]

@@ -347,6 +347,18 @@ fn a_test_shows_the_message_and_the_answer() {
          answer    \"Hello\" would go to gsm2mqtt/modem/a/sms/send with QoS 1:\n          \
          {\"to\":\"+79001234567\",\"text\":\"Hello\",\"delivery_report\":true}\n"
     );
+    let camera = Mapping::compile(&spec(
+        r#"in = { topic = "cam/{at}", from = "{at}", attachments = { each = "/f", at = "/d", name = "/n" } }"#,
+    ))
+    .unwrap();
+    let payload = br#"{"f":[{"n":"gate.png","d":"iVBORw0KGgo="},{"n":"x.png","d":"?"}]}"#;
+    let shown = describe_test("camera", &camera, "cam/gate", payload, now);
+    assert!(
+        shown.contains(
+            "text      [a file \"x.png\" was left out: it is not base64]\nfile      gate.png, image/png, 8 bytes\n"
+        ),
+        "{shown}"
+    );
     let shown = describe_test("office", &mapping, "gsm2mqtt/modem/a/status", b"{}", now);
     assert!(
         shown.contains("ignored   no `topic` of the mapping fits\ntopics    gsm2mqtt/modem/+/sms/"),

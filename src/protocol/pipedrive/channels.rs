@@ -38,19 +38,28 @@ pub struct ReceiveMessage<'a> {
 }
 
 impl<'a> ReceiveMessage<'a> {
-    /// Shows a stored message. `url` gives the link to an attachment; one without a link is left out.
+    /// Shows a stored message. `url` gives the link to an attachment; of one without a link the text says that it
+    /// is at the gateway.
     pub fn new(
         channel: &'a ProviderChannelId,
         message: &'a Message,
         form: TimeForm,
         url: impl Fn(crate::domain::AttachmentId) -> Option<&'a str>,
     ) -> Self {
+        let mut text = shown_text(&message.text, &message.attachments);
+        for file in message.attachments.iter().filter(|file| url(file.id).is_none()) {
+            let line = format!(
+                "\n[{} is at the gateway, which has no public address for a link]",
+                file.name
+            );
+            text.to_mut().push_str(&line);
+        }
         Self {
             id: message.id,
             channel_id: channel,
             sender_id: &message.sender,
             conversation_id: message.id.conversation,
-            message: shown_text(&message.text, &message.attachments),
+            message: text,
             status: message.state.wire_status(),
             created_at: form.write(message.created_at),
             attachments: message

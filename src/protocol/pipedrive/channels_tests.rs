@@ -333,6 +333,29 @@ fn a_file_without_text_shows_its_name_and_its_link() {
 }
 
 #[test]
+fn a_file_without_a_link_is_named_in_the_text() {
+    let file = |id, name: &str| domain::Attachment {
+        id: AttachmentId(id),
+        name: name.to_owned(),
+        mime: "image/jpeg".to_owned(),
+        size: 10,
+    };
+    let channel = channel();
+    let said = |text: &str| {
+        let files = vec![file(3, "roof.jpg"), file(4, "wall.jpg")];
+        let message = message(text, DeliveryState::Incoming(IncomingState::Queued), files);
+        let url = |id| (id == AttachmentId(4)).then_some("https://gw/media/x");
+        let body = ReceiveMessage::new(&channel, &message, TimeForm::Iso8601, url);
+        let json = serde_json::to_value(body).unwrap();
+        assert_eq!(json["attachments"].as_array().unwrap().len(), 1);
+        json["message"].as_str().unwrap().to_owned()
+    };
+    let line = "[roof.jpg is at the gateway, which has no public address for a link]";
+    assert_eq!(said("look"), format!("look\n{line}"));
+    assert_eq!(said(""), format!("roof.jpg, wall.jpg\n{line}"));
+}
+
+#[test]
 fn a_channel_without_an_avatar_is_registered_without_the_key() {
     let channel = channel();
     let body = RegisterChannel {

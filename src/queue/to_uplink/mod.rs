@@ -475,6 +475,10 @@ async fn sleep_until(at: Option<Instant>) {
 /// Links to a message's files; none without a public address.
 fn link_files(links: &Links, item: &UplinkItem, now: Timestamp) -> Vec<Link> {
     let Some(public_url) = &links.public_url else {
+        if !item.message.attachments.is_empty() {
+            warn!(message_id = item.message.id.to_string().as_str(), files = item.message.attachments.len();
+                "Files are not shown in Pipedrive: set pipedrive.public_url, so that they can be linked");
+        }
         return Vec::new();
     };
     let lifetime = i64::try_from(links.lifetime.as_millis()).unwrap_or(i64::MAX);

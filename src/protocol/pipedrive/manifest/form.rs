@@ -8,8 +8,6 @@ pub const MAX_FIELD: usize = 64 * 1024;
 pub const MAX_FILES: usize = 20;
 /// Most fields of one form, files included.
 pub const MAX_FIELDS: usize = 256;
-/// Longest file name that is kept, in bytes.
-const MAX_NAME: usize = 128;
 
 /// Collects the text fields of a form as they arrive.
 #[derive(Debug, Default)]
@@ -107,37 +105,8 @@ pub fn is_file_field(name: &str, file_name: Option<&str>) -> bool {
     file_name.is_some() || is_list(name, "files")
 }
 
-/// The name under which a file is kept: without folders and control characters, not too long, never empty.
-#[must_use]
-pub fn clean_file_name(name: &str) -> String {
-    let last = name.rsplit(['/', '\\']).next().unwrap_or_default();
-    let visible: String = last.chars().filter(|c| !c.is_control()).collect();
-    let mut clean = visible.trim().trim_start_matches('.').to_owned();
-    if clean.len() > MAX_NAME {
-        // The end of a name says what kind of file it is.
-        let extension = clean
-            .rsplit_once('.')
-            .map(|(_, end)| end)
-            .filter(|end| end.len() <= 16);
-        let extension = extension.map(|end| format!(".{end}")).unwrap_or_default();
-        let mut cut = MAX_NAME - extension.len();
-        while !clean.is_char_boundary(cut) {
-            cut -= 1;
-        }
-        clean.truncate(cut);
-        clean.push_str(&extension);
-    }
-    if clean.is_empty() {
-        "file".to_owned()
-    } else {
-        clean
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
 
     fn form(fields: &[(&str, &str)], files: usize) -> Result<Post, Failure> {
@@ -213,32 +182,5 @@ mod tests {
         assert!(!is_file_field("filesystem", None));
         assert!(!is_file_field("files[x]", None));
         assert!(!is_file_field("message", None));
-    }
-
-    #[test]
-    fn a_file_name_loses_its_folders() {
-        for (name, clean) in [
-            ("roof.jpg", "roof.jpg"),
-            ("../../etc/passwd", "passwd"),
-            ("C:\\Users\\ann\\roof.jpg", "roof.jpg"),
-            ("..", "file"),
-            ("", "file"),
-            ("a/", "file"),
-            ("Größe \u{1F600}.pdf", "Größe \u{1F600}.pdf"),
-            ("a\r\nb\0.txt", "ab.txt"),
-        ] {
-            assert_eq!(clean_file_name(name), clean, "{name:?}");
-        }
-        let long = clean_file_name(&format!("{}.pdf", "ü".repeat(300)));
-        assert!(long.len() <= 128 && long.ends_with("ü.pdf"), "{long}");
-    }
-
-    proptest! {
-        #[test]
-        fn no_name_makes_the_cleaner_panic_or_keep_a_folder(name in ".{0,300}") {
-            let clean = clean_file_name(&name);
-            prop_assert!(!clean.is_empty() && clean.len() <= MAX_NAME);
-            prop_assert!(!clean.contains(['/', '\\', '\0', '\n']) && !clean.starts_with('.'));
-        }
     }
 }
