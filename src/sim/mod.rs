@@ -2,4 +2,5 @@
 
 pub mod broker;
 pub mod devices;
+pub mod modem;
 pub mod pipedrive;

@@ -1,0 +1,19 @@
+//! A strict GSM modem with its card and its network, for the demo and for tests that need a modem to misbehave.
+//!
+//! [`Engine`] is the modem without a cable: it takes bytes and the time and gives bytes. It speaks ITU-T V.250, 3GPP TS
+//! 27.007 and TS 27.005 in PDU and text mode, refuses every PDU that is not well formed, has memories that get full, and
+//! behaves as one of several makes ([`Profile`]).
+
+mod answer;
+mod at;
+mod engine;
+mod memory;
+mod options;
+pub mod pdu;
+mod profile;
+#[cfg(test)]
+mod tests;
+
+pub use engine::Engine;
+pub use options::{Counts, Interruption, Options, Place, Registration, SendFault, Sent, Shown};
+pub use profile::Profile;
