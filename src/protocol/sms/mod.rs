@@ -4,16 +4,19 @@
 //! - [`charset`]: the GSM alphabet with its national language tables, UTF-16 (3GPP TS 23.038)
 //! - [`encode`]: a text becomes the fewest parts that carry it
 //! - [`concat`]: parts become the message that was sent
+//! - [`number`]: one customer, one address, however the network writes the number
 
 pub mod address;
 pub mod charset;
 pub mod concat;
 pub mod encode;
+pub mod number;
 pub mod pdu;
 
 pub use address::{PduAddress, TypeOfNumber};
 pub use concat::{Assembler, Content, Received, Step};
 pub use encode::{EncodeError, Reference, Submit, SubmitOptions, encode_submit};
+pub use number::{Home, Peer};
 pub use pdu::{Deliver, Incoming, PduError, StatusReport, decode_incoming, decode_submit, decode_tpdu};
 
 #[cfg(test)]
