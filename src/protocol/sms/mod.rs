@@ -17,7 +17,11 @@ pub use address::{PduAddress, TypeOfNumber};
 pub use concat::{Assembler, Content, Received, Step};
 pub use encode::{EncodeError, Reference, Submit, SubmitOptions, encode_submit};
 pub use number::{Home, Peer};
-pub use pdu::{Deliver, Incoming, PduError, StatusReport, decode_incoming, decode_submit, decode_tpdu};
+pub use pdu::{
+    Deliver, Incoming, PduError, ReportOutcome, StatusReport, decode_incoming, decode_submit, decode_tpdu,
+};
 
+#[cfg(test)]
+mod nasty_tests;
 #[cfg(test)]
 mod tests;
