@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, Sleep};
 use tokio_rustls::server::TlsStream;
 
@@ -34,32 +35,70 @@ const IDLE: u64 = 0;
 const HEAD: u64 = 1;
 const BUSY: u64 = 2;
 
-/// Where a connection is, shared between its bytes and its requests.
+/// What a connection is at, as far as it matters for who has to make room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Answered; only what nobody wants is still coming in.
+    Done,
+    /// In the TLS handshake or in the head of a request.
+    Arriving,
+    /// Between two requests.
+    Idle,
+    /// A request of somebody who has shown no credentials.
+    Stranger,
+    /// A request with the right credentials.
+    Caller,
+    /// Asked to make room already.
+    Leaving,
+}
+
+/// Where a connection is, shared between its bytes, its requests and the listener.
 #[derive(Debug)]
 pub(super) struct Phase {
     /// Counts up with each change, so that a timer knows when it is out of date; the lowest two bits say where.
     state: AtomicU64,
+    born: Instant,
+    /// Milliseconds from `born` to the last change of `state`.
+    since: AtomicU64,
     ambiguous: AtomicBool,
     linger: AtomicBool,
+    trusted: AtomicBool,
+    leaving: AtomicBool,
+    leave: Notify,
+    finish: Notify,
 }
 
 impl Phase {
     pub(super) fn new() -> Arc<Self> {
         Arc::new(Self {
             state: AtomicU64::new(HEAD),
+            born: Instant::now(),
+            since: AtomicU64::new(0),
             ambiguous: AtomicBool::new(false),
             linger: AtomicBool::new(false),
+            trusted: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            leave: Notify::new(),
+            finish: Notify::new(),
         })
     }
 
     fn enter(&self, phase: u64) {
+        let age = u64::try_from(self.born.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.since.store(age, Relaxed);
         self.state
             .store((self.state.load(Relaxed) | 3) + 1 + phase, Relaxed);
     }
 
     /// A request has begun: its head is complete.
     pub(super) fn busy(&self) {
+        self.trusted.store(false, Relaxed);
         self.enter(BUSY);
+    }
+
+    /// The request has shown the right credentials.
+    pub(super) fn trust(&self) {
+        self.trusted.store(true, Relaxed);
     }
 
     /// The answer is with hyper: the connection waits for the next request.
@@ -75,6 +114,50 @@ impl Phase {
     /// The answer goes out although the request's body has not come yet.
     pub(super) fn linger(&self) {
         self.linger.store(true, Relaxed);
+    }
+
+    /// What the connection is at.
+    pub(super) fn standing(&self) -> Standing {
+        if self.leaving.load(Relaxed) {
+            return Standing::Leaving;
+        }
+        match self.state.load(Relaxed) & 3 {
+            IDLE if self.linger.load(Relaxed) => Standing::Done,
+            IDLE => Standing::Idle,
+            HEAD => Standing::Arriving,
+            _ if self.trusted.load(Relaxed) => Standing::Caller,
+            _ => Standing::Stranger,
+        }
+    }
+
+    /// Since when it is at that.
+    pub(super) fn since(&self) -> Instant {
+        self.born + Duration::from_millis(self.since.load(Relaxed))
+    }
+
+    /// Asks the connection to make room.
+    pub(super) fn leave(&self) {
+        self.leaving.store(true, Relaxed);
+        self.leave.notify_one();
+    }
+
+    /// Resolves when the connection has been asked to make room.
+    pub(super) async fn asked_to_leave(&self) {
+        self.leave.notified().await;
+    }
+
+    /// Asks the connection to end in good order, if it is between two requests; says whether it is.
+    pub(super) fn finish(&self) -> bool {
+        let is_idle = self.state.load(Relaxed) & 3 == IDLE && !self.linger.load(Relaxed);
+        if is_idle {
+            self.finish.notify_one();
+        }
+        is_idle
+    }
+
+    /// Resolves when the connection is to end in good order.
+    pub(super) async fn asked_to_finish(&self) {
+        self.finish.notified().await;
     }
 }
 

@@ -15,10 +15,11 @@ use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::{Credentials, Throttle};
+use super::crowd::{Crowd, Room};
 use super::guard::{Guard, Limits, Phase};
 use super::metrics::{Metrics, Snapshot};
 use super::service::{self, Context, READS, Served};
@@ -33,6 +34,10 @@ const BUFFER: usize = 64 * 1024;
 const MAX_HEADERS: usize = 256;
 /// How long accepting pauses after the operating system refused (out of file descriptors).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+/// How long a connection that is asked to make room has for the end of its answer.
+const LEAVE_WITHIN: Duration = Duration::from_millis(500);
+/// How often is looked again for somebody who can make room while all are busy.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// Why the listener cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -211,7 +216,7 @@ impl Listener {
     /// future breaks that off.
     pub async fn serve(self, mut stop: watch::Receiver<bool>) {
         info!(address = self.handle.address.to_string().as_str(); "Listening for Pipedrive");
-        let pressure = watch::Sender::new(0_u64);
+        let mut crowd = Crowd::default();
         let mut connections = JoinSet::new();
         loop {
             let accepted = tokio::select! {
@@ -230,18 +235,20 @@ impl Listener {
             };
             let place = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                place = self.place(&pressure) => place,
+                place = self.place(&mut crowd) => place,
             };
             let Some(place) = place else {
                 self.handle.metrics.turned_away();
                 continue;
             };
+            let phase = Phase::new();
+            crowd.join(&phase);
             let connection = Connection {
                 tls: TlsAcceptor::from(Arc::clone(&self.tls)),
                 context: Arc::clone(&self.context),
                 limits: self.limits,
                 stop: stop.clone(),
-                pressure: pressure.subscribe(),
+                phase,
                 _place: place,
             };
             connections.spawn(connection.run(socket));
@@ -250,15 +257,30 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
-    /// A place for one more connection. When all are taken, connections that wait between two requests are asked
-    /// to leave; meanwhile the operating system holds whoever else comes.
-    async fn place(&self, pressure: &watch::Sender<u64>) -> Option<OwnedSemaphorePermit> {
+    /// A place for one more connection. When all are taken, one after the other is asked to leave; meanwhile the
+    /// operating system holds whoever else comes.
+    async fn place(&self, crowd: &mut Crowd) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(&self.places).try_acquire_owned() {
             return Some(place);
         }
-        pressure.send_modify(|count| *count = count.wrapping_add(1));
-        let place = Arc::clone(&self.places).acquire_owned();
-        timeout(self.limits.head, place).await.ok()?.ok()
+        let deadline = Instant::now() + self.limits.head;
+        let mut place = pin!(Arc::clone(&self.places).acquire_owned());
+        loop {
+            let now = Instant::now();
+            let look_again = match crowd.make_room(now) {
+                Room::Soon => {
+                    self.handle.metrics.displaced();
+                    now + LEAVE_WITHIN
+                }
+                Room::NotBefore(due) => due.min(now + LOOK_AGAIN),
+                Room::None => now + LOOK_AGAIN,
+            };
+            match timeout_at(look_again.min(deadline), place.as_mut()).await {
+                Ok(place) => return place.ok(),
+                Err(_) if Instant::now() >= deadline => return None,
+                Err(_) => {}
+            }
+        }
     }
 }
 
@@ -267,7 +289,7 @@ struct Connection {
     context: Arc<Context>,
     limits: Limits,
     stop: watch::Receiver<bool>,
-    pressure: watch::Receiver<u64>,
+    phase: Arc<Phase>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -275,7 +297,12 @@ impl Connection {
     async fn run(mut self, socket: TcpStream) {
         let metrics = Arc::clone(&self.context.metrics);
         metrics.connection_opened();
-        if let Err(reason) = self.talk(socket).await {
+        let phase = Arc::clone(&self.phase);
+        let ended = tokio::select! {
+            ended = self.talk(socket) => ended,
+            () = out_of_the_way(&phase) => Err("made room for another".to_owned()),
+        };
+        if let Err(reason) = ended {
             debug!(reason = reason.as_str(); "A connection ended early");
         }
         metrics.connection_closed();
@@ -295,7 +322,7 @@ impl Connection {
                 return Err("TLS handshake: took too long".to_owned());
             }
         };
-        let phase = Phase::new();
+        let phase = Arc::clone(&self.phase);
         let guard = Guard::new(stream, Arc::clone(&phase), self.limits);
         let service =
             service_fn(|request| service::handle(Arc::clone(&self.context), Arc::clone(&phase), request));
@@ -309,11 +336,20 @@ impl Connection {
         tokio::select! {
             done = connection.as_mut() => return done.map_err(|error| error.to_string()),
             _ = self.stop.wait_for(|stop| *stop) => {}
-            _ = self.pressure.changed() => {}
+            () = phase.asked_to_finish() => {}
         }
         // Closes at once between two requests, else after the answer.
         connection.as_mut().graceful_shutdown();
         connection.await.map_err(|error| error.to_string())
+    }
+}
+
+/// Resolves when the connection has to end for another's sake: at once, or between two requests after a moment in
+/// which it can end in good order.
+async fn out_of_the_way(phase: &Phase) {
+    phase.asked_to_leave().await;
+    if phase.finish() {
+        tokio::time::sleep(LEAVE_WITHIN).await;
     }
 }
 

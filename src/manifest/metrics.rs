@@ -29,6 +29,7 @@ pub struct Metrics {
     accepted: AtomicU64,
     open: AtomicU64,
     turned_away: AtomicU64,
+    displaced: AtomicU64,
     broken_handshakes: AtomicU64,
     auth_failures: AtomicU64,
     last_from_pipedrive: AtomicI64,
@@ -45,6 +46,8 @@ pub struct Snapshot {
     pub open: u64,
     /// Connections closed at once because all places were taken.
     pub turned_away: u64,
+    /// Connections that had to make room for others, slow and idle ones first.
+    pub displaced: u64,
     /// TLS handshakes that failed or took too long.
     pub broken_handshakes: u64,
     /// Requests without the right credentials.
@@ -79,6 +82,10 @@ impl Metrics {
         self.turned_away.fetch_add(1, Relaxed);
     }
 
+    pub(super) fn displaced(&self) {
+        self.displaced.fetch_add(1, Relaxed);
+    }
+
     pub(super) fn broken_handshake(&self) {
         self.broken_handshakes.fetch_add(1, Relaxed);
     }
@@ -100,6 +107,7 @@ impl Metrics {
             accepted: self.accepted.load(Relaxed),
             open: self.open.load(Relaxed),
             turned_away: self.turned_away.load(Relaxed),
+            displaced: self.displaced.load(Relaxed),
             broken_handshakes: self.broken_handshakes.load(Relaxed),
             auth_failures: self.auth_failures.load(Relaxed),
             last_from_pipedrive: (last != 0).then(|| Timestamp::from_unix_ms(last)),

@@ -6,7 +6,7 @@
 //! sockets, the store and the limits:
 //!
 //! ```text
-//! listener (places, TLS) ─► guard (timers) ─► hyper ─► service (shape, credentials, route) ─► api │ post │ files
+//! listener (places, TLS, crowd) ─► guard (timers) ─► hyper ─► service (shape, credentials, route) ─► api │ post │ files
 //! ```
 //!
 //! Every failure that reaches `service` has Pipedrive's error shape. Only what hyper cannot read as HTTP at all is
@@ -15,6 +15,7 @@
 mod api;
 mod auth;
 mod clock;
+mod crowd;
 mod files;
 mod guard;
 mod listener;

@@ -129,6 +129,7 @@ async fn answer(
             context.metrics.auth_failure();
             return Err(context.throttle.failure().await);
         }
+        phase.trust();
         context.metrics.heard_from_pipedrive(clock::now());
     }
     match (route, caller) {

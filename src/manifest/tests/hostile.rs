@@ -99,9 +99,38 @@ async fn when_all_places_are_taken_idle_connections_make_room() {
     let start = Instant::now();
     assert_eq!(gateway.raw(&health()).await.status, 200);
     assert!(start.elapsed() < Duration::from_secs(3), "{:?}", start.elapsed());
+    // The one that waited longest has gone, and only that one.
+    let mut idle = idle.into_iter();
+    assert!(idle.next().unwrap().closes_silently().await);
+    assert_eq!(gateway.handle.metrics().displaced, 1);
     for mut client in idle {
-        assert!(client.closes_silently().await);
+        client.send(&health()).await;
+        assert_eq!(client.answer(true).await.unwrap().status, 200);
     }
+    gateway.end().await;
+}
+
+#[tokio::test]
+async fn slow_arrivals_make_room_for_a_caller_and_are_not_waited_for() {
+    let gateway = Gateway::start_with(|config| config.listener.max_connections = 3).await;
+    let mut slow = Vec::new();
+    // One in the handshake, one silent after it, one in its head.
+    let no_tls = TcpStream::connect(gateway.handle.address()).await.unwrap();
+    for begun in ["", "GET /healthz HTTP/1.1\r\n"] {
+        let mut client = gateway.connect().await;
+        client.send(begun.as_bytes()).await;
+        slow.push(client);
+    }
+    eventually("all places are taken", || gateway.handle.metrics().open == 3).await;
+    let start = Instant::now();
+    for _ in 0..4 {
+        assert_eq!(gateway.call("GET", &conversations_path("desk")).await.status, 200);
+    }
+    // The limit for a head alone is five seconds.
+    assert!(start.elapsed() < Duration::from_secs(4), "{:?}", start.elapsed());
+    assert!(gateway.handle.metrics().displaced >= 1);
+    assert_eq!(gateway.handle.metrics().turned_away, 0);
+    drop((no_tls, slow));
     gateway.end().await;
 }
 
