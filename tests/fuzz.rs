@@ -102,3 +102,8 @@ fn no_answer_of_pipedrive_makes_the_uplink_panic() {
 fn no_configuration_makes_the_loader_panic_or_steers_the_terminal() {
     run(targets::config, "config", 3_000);
 }
+
+#[test]
+fn no_bytes_of_a_modem_make_the_dialogue_panic_or_send_twice() {
+    run(targets::modem, "modem", 20_000);
+}

@@ -2,6 +2,7 @@
 
 use std::hint::black_box;
 use std::sync::LazyLock;
+use std::time::Duration;
 
 use pipepost::config::{self, Request};
 use pipepost::domain::{AttachmentId, ChannelId, ConversationId, MessageId, ParticipantId, Timestamp};
@@ -13,6 +14,7 @@ use pipepost::protocol::pipedrive::manifest::{
     Cursor, PostForm, is_file_field, needs_credentials, page_request, route,
 };
 use pipepost::protocol::retry::Limits;
+use pipepost::protocol::sms::at::{Action, Dialogue, Event, Settings, Source};
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_769_744_285_000);
 
@@ -188,6 +190,47 @@ pub fn answers(bytes: &[u8]) {
             black_box(classify(call, &reply));
         }
     }
+}
+
+/// What a modem sends, in pieces: before each, one byte says how much time passes and what the gateway wants.
+pub fn modem(bytes: &[u8]) {
+    let mut now = Duration::ZERO;
+    let mut dialogue = Dialogue::new(Settings::default(), now);
+    let (mut submitted, mut finished, mut ctrl_z) = (0_u64, 0_u64, 0_u64);
+    let mut take = |dialogue: &mut Dialogue, now| {
+        while let Some(action) = dialogue.next_action() {
+            match action {
+                Action::Write(bytes) => ctrl_z += u64::from(bytes.contains(&0x1a)),
+                Action::Event(Event::Sent { .. }) => finished += 1,
+                Action::Event(Event::Received {
+                    source: Source::Stored(place),
+                    ..
+                }) => dialogue.delete(place, now),
+                Action::Event(Event::Received { .. }) => dialogue.confirm(now),
+                Action::Event(Event::PinNeeded) => dialogue.enter_pin("1234", now),
+                Action::Event(_) => {}
+            }
+        }
+    };
+    for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+        let Some((first, rest)) = piece.split_first() else {
+            continue;
+        };
+        now += Duration::from_millis(u64::from(first >> 3) * u64::from(first >> 3) * 40);
+        dialogue.tick(now);
+        if first & 7 == 1 {
+            submitted += 1;
+            dialogue.submit(submitted, vec![0, 1, 2], 2, now);
+        } else if first & 7 == 2 {
+            dialogue.ussd(1, "*100#", now);
+        }
+        dialogue.receive(rest, now);
+        take(&mut dialogue, now);
+    }
+    dialogue.close("the end");
+    take(&mut dialogue, now);
+    assert_eq!(submitted, finished, "each message has one outcome");
+    assert!(ctrl_z <= submitted, "Ctrl-Z is written once per message");
 }
 
 /// A configuration file.

@@ -5,8 +5,10 @@
 //! - [`encode`]: a text becomes the fewest parts that carry it
 //! - [`concat`]: parts become the message that was sent
 //! - [`number`]: one customer, one address, however the network writes the number
+//! - [`at`]: the dialogue with a modem that carries them
 
 pub mod address;
+pub mod at;
 pub mod charset;
 pub mod concat;
 pub mod encode;
