@@ -260,6 +260,27 @@ preset = "sms2mqtt"
 name = "gsm2mqtt"
 preset = "gsm2mqtt"
 
+# A device of one's own: what its payloads look like is all that has to be said.
+[[device]]
+name = "mms"
+
+[device.in]
+topic = "mms/received"
+from = "/from"
+text = "/text"
+time = "/time"
+attachments = {{ each = "/media", at = "/data", name = "/name", type = "/type", max_size = "700KiB" }}
+
+[device.out]
+topic = "mms/send"
+payload = '{{"to":{{{{to}}}},"text":{{{{text}}}}}}'
+
+[[device.status]]
+topic = "mms/report"
+match = {{ recipient = "/to" }}
+at = "/state"
+map = {{ delivered = "delivered" }}
+
 [[channel]]
 id = "office"
 name = "Office SMS (sms2mqtt)"
@@ -271,6 +292,12 @@ id = "field"
 name = "Field SMS (GSM2MQTT)"
 kind = "mqtt"
 device = "gsm2mqtt"
+
+[[channel]]
+id = "pictures"
+name = "Picture messages (own mapping)"
+kind = "mqtt"
+device = "mms"
 "#,
         api = sandbox.url()
     );

@@ -1,10 +1,12 @@
-//! Two simulated devices with customers who write and answer, for the demo. They connect over TCP with MQTT 3.1.1, as
-//! the real ones do, and use the real ones' topics and payloads:
+//! Simulated devices with customers who write and answer, for the demo. They connect over TCP with MQTT 3.1.1, as
+//! real ones do; two use the topics and payloads of real ones:
 //!
 //! - an sms2mqtt gateway (<https://github.com/Domochip/sms2mqtt>): it says that the network took an SMS;
-//! - a GSM2MQTT modem (<https://github.com/legoser/GSM2MQTT>): it also reports the delivery to the phone.
+//! - a GSM2MQTT modem (<https://github.com/legoser/GSM2MQTT>): it also reports the delivery to the phone;
+//! - a bridge for picture messages, as somebody might have built it: for that, a mapping of one's own is written.
 
 mod formats;
+mod picture;
 mod script;
 #[cfg(test)]
 mod tests;
@@ -17,25 +19,32 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-pub use script::{Customer, Script, Text};
+pub use script::{Customer, File, Script, Text};
 
 /// How long [`Devices::stop`] waits for the devices' goodbye.
 const STOP_WITHIN: Duration = Duration::from_secs(3);
 /// Events that wait for a reader before the devices pause.
 const EVENTS: usize = 256;
 
-/// Which of the two devices.
+/// Which of the devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Device {
     /// sms2mqtt with the topic prefix `sms2mqtt`.
     Sms2mqtt,
     /// GSM2MQTT with the prefix `gsm2mqtt` and one modem, `office`.
     Gsm2mqtt,
+    /// The bridge for picture messages.
+    Mms,
 }
 
 impl Device {
-    /// Both.
-    pub const ALL: [Device; 2] = [Device::Sms2mqtt, Device::Gsm2mqtt];
+    /// All of them.
+    pub const ALL: [Device; 3] = [Device::Sms2mqtt, Device::Gsm2mqtt, Device::Mms];
+
+    /// Whether its confirmation means that the phone has the message.
+    const fn reports_delivery(self) -> bool {
+        !matches!(self, Device::Sms2mqtt)
+    }
 }
 
 impl fmt::Display for Device {
@@ -43,6 +52,7 @@ impl fmt::Display for Device {
         f.write_str(match self {
             Device::Sms2mqtt => "sms2mqtt",
             Device::Gsm2mqtt => "GSM2MQTT",
+            Device::Mms => "the MMS bridge",
         })
     }
 }
@@ -74,6 +84,8 @@ pub enum What {
         number: String,
         /// The text.
         text: String,
+        /// Names of the files.
+        files: Vec<String>,
     },
     /// An agent's message arrived at the device.
     Sending {
@@ -84,7 +96,7 @@ pub enum What {
         /// The text.
         text: String,
     },
-    /// The network took the message (sms2mqtt) or the phone got it (GSM2MQTT), and the device said so.
+    /// The network took the message (sms2mqtt) or the phone got it (the others), and the device said so.
     Confirmed {
         /// The number.
         number: String,
@@ -104,7 +116,15 @@ impl fmt::Display for Event {
         match &self.what {
             What::Connected => write!(f, "{device} is connected to the broker"),
             What::Disconnected { reason } => write!(f, "{device} lost the broker: {reason}"),
-            What::Received { from, text, .. } => write!(f, "{from} wrote to {device}: {text}"),
+            What::Received {
+                from, text, files, ..
+            } => {
+                write!(f, "{from} wrote to {device}: {text}")?;
+                if files.is_empty() {
+                    return Ok(());
+                }
+                write!(f, " [{}]", files.join(", "))
+            }
             What::Sending { to, text, .. } => write!(f, "{device} sends to {to}: {text}"),
             What::Confirmed {
                 number,
@@ -128,7 +148,7 @@ pub struct Devices {
 }
 
 impl Devices {
-    /// Connects both devices to the broker on this loopback port. The customers start to write as soon as their device
+    /// Connects the devices to the broker on this loopback port. The customers start to write as soon as their device
     /// is connected, so start the gateway first: a broker keeps nothing for a gateway it has never seen.
     #[must_use]
     pub fn start(broker_port: u16, script: &Script) -> Self {

@@ -44,6 +44,35 @@ fn curl(arguments: &[&str]) -> serde_json::Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
+/// Head, in small letters, and body of a page.
+fn download(url: &str) -> (String, Vec<u8>) {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--fail", "--include", url])
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{url}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let end = output
+        .stdout
+        .windows(4)
+        .position(|four| four == b"\r\n\r\n")
+        .unwrap();
+    let head = String::from_utf8_lossy(&output.stdout[..end]).to_ascii_lowercase();
+    (head, output.stdout[end + 4..].to_vec())
+}
+
+/// The messages of the state of a page.
+fn messages(state: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let conversations = state["conversations"].as_array().unwrap();
+    conversations
+        .iter()
+        .flat_map(|one| one["messages"].as_array().unwrap())
+        .collect()
+}
+
 #[test]
 fn the_demo_shows_messages_at_once_and_an_answer_comes_back_as_delivered() {
     // Somebody else has the demo's favourite ports, or has them already: the next free ones are taken.
@@ -101,6 +130,43 @@ fn the_demo_shows_messages_at_once_and_an_answer_comes_back_as_delivered() {
         &format!("{page}sandbox/reply"),
     ]);
     screen.wait_for("the answer \"Das Angebot ist unterwegs.\" is delivered", SOON);
+
+    // Priya's picture comes through a device with a mapping of its own, and the page shows it as the picture it is.
+    screen.wait_for(
+        "in the inbox: \"My details, for the invoice.\"",
+        Duration::from_secs(20),
+    );
+    let state = curl(&[&format!("{page}sandbox/state?channel=demo-pictures")]);
+    let mut files = Vec::new();
+    for message in messages(&state) {
+        for file in message["attachments"].as_array().unwrap() {
+            assert_eq!(file["link_expires"], true, "{file}");
+            assert!(
+                file["url"].as_str().unwrap().starts_with("https://localhost:"),
+                "{file}"
+            );
+            let at = format!(
+                "{page}sandbox/file?channel=demo-pictures&message={}&attachment={}",
+                message["id"].as_str().unwrap(),
+                file["id"].as_str().unwrap()
+            );
+            let (head, content) = download(&at);
+            assert_eq!(file["size"], content.len());
+            files.push((file["name"].clone(), file["type"].clone(), head, content));
+        }
+    }
+    files.sort_by_key(|(name, ..)| name.to_string());
+    let [(card, vcard, card_head, _), (roof, png, roof_head, picture)] = files.as_slice() else {
+        panic!("{state}")
+    };
+    assert_eq!((card, vcard), (&"Priya Nair.vcf".into(), &"text/vcard".into()));
+    assert!(
+        card_head.contains("content-disposition: attachment"),
+        "{card_head}"
+    );
+    assert_eq!((roof, png), (&"roof.png".into(), &"image/png".into()));
+    assert!(roof_head.contains("content-type: image/png"), "{roof_head}");
+    assert!(picture.starts_with(b"\x89PNG\r\n\x1a\n") && picture.ends_with(b"IEND\xae\x42\x60\x82"));
 
     terminate(&mut demo.0, "INT");
     let status = wait_for("the demo to end", SOON, || demo.0.try_wait().unwrap());

@@ -1,10 +1,11 @@
 //! Topics and payloads of the real devices.
 
+use data_encoding::BASE64;
 use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::Device;
+use super::{Device, Text};
 
 /// Name of GSM2MQTT's modem in its topics.
 const MODEM: &str = "office";
@@ -34,6 +35,7 @@ pub(super) fn command_topic(device: Device) -> String {
     match device {
         Device::Sms2mqtt => "sms2mqtt/send".to_owned(),
         Device::Gsm2mqtt => format!("gsm2mqtt/modem/{MODEM}/sms/send"),
+        Device::Mms => "mms/send".to_owned(),
     }
 }
 
@@ -42,6 +44,7 @@ pub(super) fn hello(device: Device) -> Publication {
     match device {
         Device::Sms2mqtt => Publication::new("sms2mqtt/connected", "1", true),
         Device::Gsm2mqtt => Publication::new("gsm2mqtt/bridge/state", "online", true),
+        Device::Mms => Publication::new("mms/state", "online", true),
     }
 }
 
@@ -50,11 +53,13 @@ pub(super) fn will(device: Device) -> Publication {
     match device {
         Device::Sms2mqtt => Publication::new("sms2mqtt/connected", "0", true),
         Device::Gsm2mqtt => Publication::new("gsm2mqtt/bridge/state", "offline", true),
+        Device::Mms => Publication::new("mms/state", "offline", true),
     }
 }
 
-/// An SMS came in.
-pub(super) fn received(device: Device, number: &str, text: &str, now: Timestamp) -> Publication {
+/// A message came in. Only the bridge for picture messages has a place for files.
+pub(super) fn received(device: Device, number: &str, message: &Text, now: Timestamp) -> Publication {
+    let text = message.text.as_str();
     match device {
         Device::Sms2mqtt => {
             let payload = json!({ "datetime": local_time(now), "number": number, "text": text });
@@ -74,6 +79,15 @@ pub(super) fn received(device: Device, number: &str, text: &str, now: Timestamp)
                 false,
             )
         }
+        Device::Mms => {
+            let media: Vec<_> = message
+                .files
+                .iter()
+                .map(|file| json!({ "name": file.name, "type": file.mime, "data": BASE64.encode(&file.bytes) }))
+                .collect();
+            let payload = json!({ "from": number, "text": text, "time": rfc3339(now), "media": media });
+            Publication::new("mms/received", payload.to_string(), false)
+        }
     }
 }
 
@@ -89,7 +103,7 @@ pub(super) struct Command {
 pub(super) fn command(device: Device, payload: &[u8]) -> Result<Command, (String, Option<Publication>)> {
     let named = match device {
         Device::Sms2mqtt => ("number", "no number to send to"),
-        Device::Gsm2mqtt => ("to", "no recipient"),
+        Device::Gsm2mqtt | Device::Mms => ("to", "no recipient"),
     };
     let read = || -> Result<Command, String> {
         let value: serde_json::Value =
@@ -139,6 +153,10 @@ pub(super) fn confirmed(device: Device, command: &Command, reference: u8, now: T
                 payload.to_string(),
                 false,
             )
+        }
+        Device::Mms => {
+            let payload = json!({ "to": command.number, "state": "delivered" });
+            Publication::new("mms/report", payload.to_string(), false)
         }
     }
 }

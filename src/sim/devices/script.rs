@@ -2,16 +2,53 @@
 
 use std::time::Duration;
 
-use super::Device;
+use super::{Device, picture};
 
-/// One text of a customer.
+/// One message of a customer.
 #[derive(Clone, Debug)]
 pub struct Text {
     /// Time after the start.
     pub after: Duration,
     /// What it says.
     pub text: String,
+    /// What comes along, with [`Device::Mms`] only.
+    pub files: Vec<File>,
 }
+
+impl From<String> for Text {
+    fn from(text: String) -> Self {
+        Self {
+            after: Duration::ZERO,
+            text,
+            files: Vec::new(),
+        }
+    }
+}
+
+/// A file of a message.
+#[derive(Clone, Debug)]
+pub struct File {
+    /// Its name.
+    pub name: String,
+    /// MIME type that the device claims.
+    pub mime: String,
+    /// Content.
+    pub bytes: Vec<u8>,
+}
+
+impl File {
+    fn new(name: &str, mime: &str, bytes: impl Into<Vec<u8>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            mime: mime.to_owned(),
+            bytes: bytes.into(),
+        }
+    }
+}
+
+/// A customer's card, as phones send it.
+const CARD: &str = "BEGIN:VCARD\r\nVERSION:3.0\r\nN:Nair;Priya;;;\r\nFN:Priya Nair\r\nTEL;TYPE=CELL:+447700900288\r\n\
+                    EMAIL:priya@example.com\r\nEND:VCARD\r\n";
 
 /// A customer with a phone.
 #[derive(Clone, Debug)]
@@ -32,7 +69,7 @@ pub struct Customer {
 /// What the devices play.
 #[derive(Clone, Debug)]
 pub struct Script {
-    /// The customers of both devices.
+    /// The customers of all devices.
     pub customers: Vec<Customer>,
     /// From an agent's message to the device's confirmation.
     pub confirm_after: Duration,
@@ -44,21 +81,9 @@ impl Script {
     /// The demo's customers. Their numbers are from ranges that the authorities keep for films and documentation.
     #[must_use]
     pub fn demo() -> Self {
-        let customer = |name: &str, number: &str, device, texts: &[(u64, &str)], answers: &[&str]| Customer {
-            name: name.to_owned(),
-            number: number.to_owned(),
-            device,
-            texts: texts
-                .iter()
-                .map(|&(millis, text)| Text {
-                    after: Duration::from_millis(millis),
-                    text: text.to_owned(),
-                })
-                .collect(),
-            answers: answers.iter().map(|&answer| answer.to_owned()).collect(),
-        };
         Self {
             customers: vec![
+                with_pictures(),
                 customer(
                     "Emma Clarke",
                     "+447700900142",
@@ -141,4 +166,45 @@ impl Script {
             answer_after: Duration::from_millis(2_500),
         }
     }
+}
+
+fn customer(name: &str, number: &str, device: Device, texts: &[(u64, &str)], answers: &[&str]) -> Customer {
+    Customer {
+        name: name.to_owned(),
+        number: number.to_owned(),
+        device,
+        texts: texts
+            .iter()
+            .map(|&(millis, text)| Text {
+                after: Duration::from_millis(millis),
+                ..Text::from(text.to_owned())
+            })
+            .collect(),
+        answers: answers.iter().map(|&answer| answer.to_owned()).collect(),
+    }
+}
+
+/// Who sends a picture, and then another kind of file.
+fn with_pictures() -> Customer {
+    let mut priya = customer(
+        "Priya Nair",
+        "+447700900288",
+        Device::Mms,
+        &[
+            (
+                800,
+                "The storm took some tiles off. Can you come and look at the roof?",
+            ),
+            (8_000, "My details, for the invoice."),
+        ],
+        &["Great, I will be at home.", "Thank you!"],
+    );
+    let files = [
+        File::new("roof.png", "image/png", picture::roof()),
+        File::new("Priya Nair.vcf", "text/x-vcard", CARD),
+    ];
+    for (text, file) in priya.texts.iter_mut().zip(files) {
+        text.files.push(file);
+    }
+    priya
 }

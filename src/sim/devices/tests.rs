@@ -11,7 +11,7 @@ use crate::protocol::mqtt::{DeviceSpec, Mapping, Packet, Read};
 
 use super::super::broker::{Broker, LocalSubscription, QoS};
 use super::formats::{self, Command};
-use super::{Customer, Device, Devices, Event, Script, Text, What};
+use super::{Customer, Device, Devices, Event, File, Script, Text, What};
 
 const LIMIT: Duration = Duration::from_secs(10);
 
@@ -51,13 +51,7 @@ fn script(device: Device, texts: &[&str], answers: &[&str]) -> Script {
             name: "Emma".to_owned(),
             number: "+447700900142".to_owned(),
             device,
-            texts: texts
-                .iter()
-                .map(|&text| Text {
-                    after: Duration::ZERO,
-                    text: text.to_owned(),
-                })
-                .collect(),
+            texts: texts.iter().map(|&text| Text::from(text.to_owned())).collect(),
             answers: answers.iter().map(|&answer| answer.to_owned()).collect(),
         }],
         confirm_after: Duration::from_millis(20),
@@ -243,6 +237,44 @@ async fn the_demo_starts_at_once_and_speaks_many_languages() {
     devices.stop().await;
 }
 
+#[tokio::test]
+async fn the_bridge_for_picture_messages_brings_a_file_and_reports_the_delivery() {
+    let broker = broker().await;
+    let mut received = broker.subscribe_local("mms/received", 8);
+    let mut reports = broker.subscribe_local("mms/report", 8);
+    let mut script = script(Device::Mms, &["look"], &[]);
+    script.customers[0].texts[0].files.push(File {
+        name: "a.png".to_owned(),
+        mime: "image/png".to_owned(),
+        bytes: vec![1, 2, 3, 4],
+    });
+    let mut devices = Devices::start(broker.port(), &script);
+    let message = json_from(&mut received).await;
+    assert_eq!(
+        (&message["from"], &message["text"], &message["media"]),
+        (
+            &json!("+447700900142"),
+            &json!("look"),
+            &json!([{"name": "a.png", "type": "image/png", "data": "AQIDBA=="}])
+        )
+    );
+    let event = until(&mut devices, "the message", |event| {
+        matches!(event.what, What::Received { .. })
+    })
+    .await;
+    assert_eq!(event.to_string(), "Emma wrote to the MMS bridge: look [a.png]");
+    let command = json!({ "to": "+447700900142", "text": "I see" }).to_string();
+    broker
+        .publish_local("mms/send", command, QoS::AtLeastOnce, false)
+        .await
+        .unwrap();
+    assert_eq!(
+        json_from(&mut reports).await,
+        json!({ "to": "+447700900142", "state": "delivered" })
+    );
+    devices.stop().await;
+}
+
 #[test]
 fn a_long_or_foreign_text_is_marked_as_multipart() {
     let now = jiff::Timestamp::UNIX_EPOCH;
@@ -251,7 +283,7 @@ fn a_long_or_foreign_text_is_marked_as_multipart() {
         ("x".repeat(161), true),
         ("ш".repeat(71), true),
     ] {
-        let payload = formats::received(Device::Gsm2mqtt, "+1", &text, now).payload;
+        let payload = formats::received(Device::Gsm2mqtt, "+1", &Text::from(text.clone()), now).payload;
         let payload: Value = serde_json::from_str(&payload).unwrap();
         assert_eq!(payload["multipart"], multipart, "{text}");
         assert_eq!(payload["timestamp"], "1970-01-01T00:00:00Z");
@@ -295,7 +327,7 @@ fn the_products_presets_read_and_write_what_the_devices_speak() {
             mapping.read(&desk, &packet, at)
         };
 
-        let incoming = formats::received(device, "+447700900142", "Grüße 👋", now);
+        let incoming = formats::received(device, "+447700900142", &"Grüße 👋".to_owned().into(), now);
         let Read::Message(message) = read(&incoming) else {
             panic!("{device}: not read as a message")
         };

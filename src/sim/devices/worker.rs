@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::formats::{self, Command, Publication};
-use super::{Device, Event, Script, What};
+use super::{Device, Event, Script, Text, What};
 
 /// Pause between two attempts to connect.
 const RECONNECT_AFTER: Duration = Duration::from_millis(500);
@@ -32,7 +32,7 @@ enum News {
 enum Action {
     Say {
         customer: usize,
-        text: String,
+        text: Text,
     },
     Confirm {
         command: Command,
@@ -201,13 +201,7 @@ impl Worker {
                         })
                         .collect();
                     for (customer, text) in texts {
-                        self.plan(
-                            text.after,
-                            Action::Say {
-                                customer,
-                                text: text.text,
-                            },
-                        );
+                        self.plan(text.after, Action::Say { customer, text });
                     }
                 }
             }
@@ -245,7 +239,15 @@ impl Worker {
                 let (from, number) = (them.name.clone(), them.number.clone());
                 self.publish(formats::received(self.device, &number, &text, Timestamp::now()))
                     .await;
-                self.tell(What::Received { from, number, text }).await;
+                let files = text.files.into_iter().map(|file| file.name).collect();
+                let text = text.text;
+                self.tell(What::Received {
+                    from,
+                    number,
+                    text,
+                    files,
+                })
+                .await;
             }
             Action::Confirm { command, customer } => {
                 self.reference = self.reference.wrapping_add(1);
@@ -256,7 +258,7 @@ impl Worker {
                     Timestamp::now(),
                 ))
                 .await;
-                let delivered = self.device == Device::Gsm2mqtt;
+                let delivered = self.device.reports_delivery();
                 self.tell(What::Confirmed {
                     number: command.number,
                     delivered,
@@ -265,6 +267,7 @@ impl Worker {
                 let answer =
                     customer.and_then(|index| Some((index, self.answers.get_mut(index)?.pop_front()?)));
                 if let Some((customer, text)) = answer {
+                    let text = Text::from(text);
                     self.plan(self.script.answer_after, Action::Say { customer, text });
                 }
             }
