@@ -25,6 +25,8 @@ FILE = b"%PDF-1.4\n% an offer\n%%EOF\n"
 WRITER = "+447700900555"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & <b>not bold</b>"
 LONG = "+447700900777"
+# Priya Nair of the demo, who sends a picture.
+PICTURES = "+447700900288"
 LONG_HISTORY = 130
 # One page of the sandbox's inbox.
 PAGE = 50
@@ -199,6 +201,18 @@ def the_link_opens(link):
         assert "offer.pdf" in answer.headers["content-disposition"], answer.headers["content-disposition"]
 
 
+def a_picture_is_seen(browser, pictures):
+    """A customer's picture is shown, and another kind of file is offered as a download."""
+    browser.wait("the customer with a picture", row(PICTURES))
+    browser.evaluate(f"{row(PICTURES)}.click()")
+    shown = "document.querySelector('#messages .bubble img')"
+    browser.wait("the picture", f"{shown}?.complete && {shown}.naturalWidth === 320 && {shown}.alt === 'roof.png'", 30)
+    card = "[...document.querySelectorAll('#messages a.file')].find(a => a.textContent.includes('Priya Nair.vcf'))"
+    browser.wait("the card", card, 30)
+    browser.picture(pictures / "picture.png")
+    fits(browser, "a picture")
+
+
 def history_is_paged(demo, browser, pictures):
     demo.customer_writes(LONG, [f"message {n} of many" for n in range(1, LONG_HISTORY + 1)])
     badge = f"{row(LONG)}?.querySelector('.badge').textContent"
@@ -317,6 +331,8 @@ def main():
         say("by keyboard: opened, answered with a file, delivered; the unread mark went")
         the_link_opens(link)
         say("the customer's link opens the file")
+        a_picture_is_seen(browser, pictures)
+        say("a customer's picture is seen, a contact card is offered")
         history_is_paged(demo, browser, pictures)
         say(f"{LONG_HISTORY} messages of history in pages, none twice, none missing")
         faults_are_switched_and_survived(demo, browser, pictures)
