@@ -205,6 +205,44 @@ pub struct Captured {
 pub enum SimCommand {
     /// A strict stand-in for Pipedrive: Channels API, manifest calls, inbox page
     Pipedrive(SimPipedrive),
+    /// A GSM modem with its card and network, on a pseudo-terminal; standard input moves the network
+    Modem(SimModem),
+}
+
+/// `pipepost sim modem`
+#[cfg(feature = "demo")]
+#[derive(Debug, Args)]
+pub struct SimModem {
+    /// Make: generic, sim800, sim7600, ec25 or huawei
+    #[arg(long, default_value = "generic")]
+    pub profile: String,
+    /// Make a link to the pseudo-terminal under this name
+    #[arg(long, value_name = "FILE")]
+    pub link: Option<PathBuf>,
+    /// Listen on a socket in the abstract name space instead (ModemManager connects to such ones)
+    #[arg(long, value_name = "NAME", conflicts_with = "link")]
+    pub listen_abstract: Option<String>,
+    /// The card asks for this PIN
+    #[arg(long)]
+    pub pin: Option<String>,
+    /// There is no card
+    #[arg(long, conflicts_with = "pin")]
+    pub no_sim: bool,
+    /// Places for messages on the card
+    #[arg(long, default_value_t = 20)]
+    pub places: usize,
+    /// From a message to the network's answer, in milliseconds
+    #[arg(long, default_value_t = 300, value_name = "MS")]
+    pub send_time: u64,
+    /// From there to the delivery report, in milliseconds
+    #[arg(long, default_value_t = 1000, value_name = "MS")]
+    pub report_after: u64,
+    /// Begin with a boot and its lines instead of a modem that is ready
+    #[arg(long)]
+    pub boot: bool,
+    /// A command as on standard input, done at once; may be repeated. `--do help` lists them
+    #[arg(long = "do", value_name = "COMMAND")]
+    pub commands: Vec<String>,
 }
 
 /// `pipepost sim pipedrive`

@@ -74,6 +74,10 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Sim {
             command: args::SimCommand::Pipedrive(options),
         } => sim::pipedrive(options).await,
+        #[cfg(feature = "demo")]
+        Command::Sim {
+            command: args::SimCommand::Modem(options),
+        } => sim::modem(options).await,
     }
 }
 

@@ -1,13 +1,18 @@
 //! `pipepost sim`: a simulator alone.
 
-use serde_json::{Map, Value};
+use std::io::BufRead as _;
+use std::time::Duration;
 
-use super::args::SimPipedrive;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc;
+
+use super::args::{SimModem, SimPipedrive};
 use super::error::{CliError, DATA, IO, SOFTWARE};
 use super::{output, run};
 use crate::config;
 use crate::domain::Secret;
 use crate::logging;
+use crate::sim::modem::{self, Cable, Counts, Modem, Said};
 use crate::sim::pipedrive::{self, Faults, Limits, Plan, RunOptions};
 
 /// `pipepost sim pipedrive`: runs until Ctrl-C.
@@ -81,4 +86,112 @@ fn limits(plan: Option<&str>, seats: u32) -> Result<Limits, CliError> {
         }
     };
     Ok(Limits::of_plan(plan, seats))
+}
+
+/// Lines of standard input that wait.
+const LINES: usize = 64;
+
+/// `pipepost sim modem`: runs until Ctrl-C or `quit`.
+pub(super) async fn modem(options: SimModem) -> Result<(), CliError> {
+    let mut stop = run::signals()?.stop;
+    let cable = match options.listen_abstract {
+        Some(name) => Cable::Abstract(name),
+        None => Cable::Pty { link: options.link },
+    };
+    let profile = options
+        .profile
+        .parse()
+        .map_err(|hint: String| CliError::new(DATA, "--profile is not a make").hint(&hint))?;
+    let modem = Modem::start(
+        modem::Options {
+            profile,
+            has_sim: !options.no_sim,
+            pin: options.pin,
+            sim_places: options.places,
+            send_time: Duration::from_millis(options.send_time),
+            report_after: Duration::from_millis(options.report_after),
+            booted: !options.boot,
+            ..modem::Options::default()
+        },
+        &cable,
+    )
+    .map_err(|error| CliError::new(IO, format!("cannot make a modem: {error}")))?;
+    for command in &options.commands {
+        match modem::obey(&modem, &cable, command).await {
+            Ok(Said::Words(words)) => output::print(&words)?,
+            Ok(Said::Quit) => return Ok(()),
+            Err(reason) => return Err(CliError::new(DATA, format!("--do {command:?}: {reason}"))),
+        }
+    }
+    output::print(&format!("modem at {}\n", modem.path().display()))?;
+    let mut lines = standard_input();
+    let mut counts = modem.watch_counts();
+    let mut known = *counts.borrow_and_update();
+    loop {
+        tokio::select! {
+            // An error means that nobody can send a signal any more: the end as well.
+            _ = stop.wait_for(|stop| *stop) => break,
+            changed = counts.changed() => {
+                if changed.is_err() {
+                    break;
+                }
+                let now = *counts.borrow_and_update();
+                output::print(&news(&modem, known, now))?;
+                known = now;
+            }
+            Some(line) = lines.recv() => match modem::obey(&modem, &cable, &line).await {
+                Ok(Said::Words(words)) => output::print(&words)?,
+                Ok(Said::Quit) => break,
+                Err(reason) => output::note(&reason),
+            },
+        }
+    }
+    modem.stop().await;
+    Ok(())
+}
+
+/// What a look at the terminal should show of a change.
+fn news(modem: &Modem, before: Counts, now: Counts) -> String {
+    let mut lines = Vec::new();
+    modem.with(|engine| {
+        for sent in engine.sent().iter().skip(before.sent) {
+            let part = sent.part.map_or_else(String::new, |part| {
+                format!(", part {} of {}", part.number, part.total)
+            });
+            let text = sent.text.as_deref().unwrap_or("(data)");
+            lines.push(format!(
+                "sent to {} (reference {}{part}): {text}\n",
+                sent.to, sent.reference
+            ));
+        }
+        for reason in engine.refused().iter().skip(before.refused) {
+            lines.push(format!("refused a PDU: {reason}\n"));
+        }
+    });
+    if now.restarts > before.restarts {
+        lines.push("restarted\n".to_owned());
+    }
+    if now.registered != before.registered {
+        let words = if now.registered {
+            "in the network"
+        } else {
+            "without a network"
+        };
+        lines.push(format!("{words}\n"));
+    }
+    lines.concat()
+}
+
+/// The lines of standard input. A thread reads them: it may wait there for ever, and the process ends without it.
+fn standard_input() -> mpsc::Receiver<String> {
+    let (to, lines) = mpsc::channel(LINES);
+    std::thread::spawn(move || {
+        for line in std::io::stdin().lock().lines() {
+            let Ok(line) = line else { return };
+            if to.blocking_send(line).is_err() {
+                return;
+            }
+        }
+    });
+    lines
 }

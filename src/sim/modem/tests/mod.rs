@@ -1,5 +1,6 @@
 //! The engine, driven by bytes and a clock that the test moves.
 
+mod cable;
 mod dialogue;
 mod incoming;
 mod makes;
