@@ -42,7 +42,8 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
     let log = check.log(&mut effective);
     let brokers = check.brokers(&mut effective);
     let devices = check.devices(&brokers, &mut effective);
-    let channels = check.channels(&devices, &mut effective);
+    let modems = check.modems(&mut effective);
+    let channels = check.channels(&devices, &modems, &mut effective);
     effective.secrets = check.secrets;
     let config = Config {
         gateway,
@@ -52,6 +53,7 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
         log,
         brokers,
         devices,
+        modems,
         channels,
     };
     (config, effective)

@@ -9,13 +9,13 @@ use super::raw;
 use super::source::nearest;
 use super::tree::{Node, Step, Value};
 use super::url;
-use super::{Broker, BrokerTls, Channel, Device, OnUnknown};
+use super::{Broker, BrokerTls, Channel, Device, Modem, OnUnknown};
 use crate::domain::{Address, ByteSize, ChannelKind};
 use crate::protocol::mqtt::{DeviceSpec, Mapping, MappingError};
 
 impl Check<'_> {
     /// The elements of a list with their places in it; those that cannot be used were reported.
-    fn elements<T: DeserializeOwned>(&mut self, list: &str) -> Vec<(usize, T)> {
+    pub(super) fn elements<T: DeserializeOwned>(&mut self, list: &str) -> Vec<(usize, T)> {
         let Some(node) = self.tree.get(list) else {
             return Vec::new();
         };
@@ -29,7 +29,7 @@ impl Check<'_> {
     }
 
     /// Complains about a name or id that was given before.
-    fn twice(&mut self, list: &'static str, key: &'static str, index: usize, name: &str) {
+    pub(super) fn twice(&mut self, list: &'static str, key: &'static str, index: usize, name: &str) {
         let earlier = |item: &Node| {
             item.get(key)
                 .and_then(Node::text)
@@ -143,7 +143,7 @@ impl Check<'_> {
     }
 
     /// The name in the configuration's own list that a reference means.
-    fn refers_to(&mut self, path: &[Step], list: &str, name: &str) -> bool {
+    pub(super) fn refers_to(&mut self, path: &[Step], list: &str, name: &str) -> bool {
         let items = self.tree.get(list).map(Node::items).unwrap_or_default();
         let known: Vec<&str> = items.iter().filter_map(|item| item.get("name")?.text()).collect();
         if known.contains(&name) {
@@ -276,7 +276,12 @@ impl Check<'_> {
         self.error(&steps, message, Some(error.remedy.clone()));
     }
 
-    pub(super) fn channels(&mut self, devices: &[Device], effective: &mut Effective) -> Vec<Channel> {
+    pub(super) fn channels(
+        &mut self,
+        devices: &[Device],
+        modems: &[Modem],
+        effective: &mut Effective,
+    ) -> Vec<Channel> {
         let mut channels: Vec<Channel> = Vec::new();
         for (index, raw) in self.elements::<raw::Channel>("channel") {
             let at = |key: &str| keys!["channel", index, key];
@@ -284,15 +289,11 @@ impl Check<'_> {
             self.plain_text(&at("name"), &raw.name, 255);
             let kind = match raw.kind {
                 raw::ChannelKind::Mqtt => ChannelKind::Mqtt,
-                raw::ChannelKind::Sms => {
-                    let hint = "an SMS device behind MQTT works: kind = \"mqtt\" and a [[device]]".to_owned();
-                    let message = "kind \"sms\" (a modem at this machine) is not available in this version";
-                    self.error(&at("kind"), message, Some(hint));
-                    ChannelKind::Sms
-                }
+                raw::ChannelKind::Sms => ChannelKind::Sms,
             };
-            if kind == ChannelKind::Mqtt {
-                self.channel_device(index, &raw, &channels);
+            match kind {
+                ChannelKind::Mqtt => self.channel_device(index, &raw, &channels),
+                ChannelKind::Sms => self.channel_modem(index, &raw, &channels),
             }
             if let Some(avatar) = &raw.avatar_url
                 && let Err((message, hint)) = url::picture(avatar)
@@ -320,6 +321,7 @@ impl Check<'_> {
                 name: raw.name,
                 kind,
                 device: raw.device,
+                modem: raw.modem,
                 avatar_url: raw.avatar_url,
                 provider_type: raw.provider_type,
                 template_support: raw.template_support,
@@ -331,10 +333,16 @@ impl Check<'_> {
             });
         }
         self.unused(devices, &channels);
+        self.unused_modems(modems, &channels);
         channels
     }
 
     fn channel_device(&mut self, index: usize, raw: &raw::Channel, earlier: &[Channel]) {
+        if raw.modem.is_some() {
+            let hint = Some("write kind = \"sms\", or leave modem out".to_owned());
+            let message = "\"modem\" has no effect: the kind of this channel is \"mqtt\"";
+            self.error(&keys!["channel", index, "modem"], message, hint);
+        }
         let Some(device) = &raw.device else {
             let hint = Some("add device = \"…\", the name of a [[device]]".to_owned());
             let message = format!("the channel {:?} has no device", raw.id.as_str());
@@ -360,7 +368,7 @@ impl Check<'_> {
             return;
         }
         if channels.is_empty() {
-            let hint = Some("add a [[channel]] with id, name, kind = \"mqtt\" and device".to_owned());
+            let hint = Some("add a [[channel]] with id, name, kind and device or modem".to_owned());
             self.findings.warning(
                 None,
                 "no [[channel]] is configured: the gateway has nothing to do",

@@ -176,6 +176,7 @@ fn secret_remedy(key: &str) -> String {
     let (file_key, credential) = match key {
         "access_token" | "token" => ("access_token_file", "access-token"),
         "client_secret" | "secret" => ("client_secret_file", "client-secret"),
+        "pin" => ("pin_file", "modem-<name>-pin"),
         _ => ("password_file", "broker-<name>-password"),
     };
     format!(

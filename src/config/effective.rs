@@ -19,6 +19,8 @@ pub(super) struct Effective {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) device: Vec<toml::Value>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) modem: Vec<raw::Modem>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) channel: Vec<raw::Channel>,
     /// Key and origin of each secret that was found.
     #[serde(skip)]

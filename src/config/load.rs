@@ -30,7 +30,7 @@ const MAX_FILE_BYTES: u64 = 1 << 20;
 const PREFIX: &str = "PIPEPOST";
 
 /// First-level keys that are written `[[like this]]`.
-pub(super) const LISTS: [&str; 3] = ["broker", "device", "channel"];
+pub(super) const LISTS: [&str; 4] = ["broker", "device", "modem", "channel"];
 
 /// What to load.
 #[derive(Clone, Debug, Default)]

@@ -2,6 +2,7 @@
 
 mod check;
 mod check_hardware;
+mod check_modem;
 mod de;
 mod effective;
 mod files;
@@ -22,6 +23,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::domain::{Address, ChannelId, ChannelKind, GatewayId, ProviderType, Secret};
 use crate::protocol::mqtt::DeviceSpec;
+use crate::protocol::sms::Home;
+use crate::protocol::sms::at::Profile;
+use crate::protocol::sms::charset::Language;
 
 use effective::Effective;
 pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, hidden_credentials, load};
@@ -56,6 +60,8 @@ pub struct Config {
     pub brokers: Vec<Broker>,
     /// `[[device]]`, presets resolved.
     pub devices: Vec<Device>,
+    /// `[[modem]]`
+    pub modems: Vec<Modem>,
     /// `[[channel]]`
     pub channels: Vec<Channel>,
 }
@@ -224,6 +230,55 @@ pub struct Device {
     pub spec: DeviceSpec,
 }
 
+/// `[[modem]]`: an SMS modem at this machine.
+#[derive(Clone, Debug)]
+pub struct Modem {
+    /// `name`. Unique within the configuration.
+    pub name: String,
+    /// `port` or `usb`: where it is.
+    pub port: ModemPort,
+    /// `baud`: speed of a real serial line; USB modems take any. Default 115200.
+    pub baud: u32,
+    /// `profile`; `None` for `"auto"`.
+    pub profile: Option<Profile>,
+    /// `pin_file` or the credential `modem-<name>-pin`.
+    pub pin: Option<Secret>,
+    /// `home_country`: how numbers without a country code are meant.
+    pub home: Home,
+    /// `reports`: whether delivery reports are asked for. Default true.
+    pub reports: bool,
+    /// `max_parts` of one text. Default 10.
+    pub max_parts: u8,
+    /// `languages` whose tables may be used to save parts.
+    pub languages: Vec<Language>,
+    /// `transliterate`: whether characters may be replaced to save parts. Default false.
+    pub transliterate: bool,
+    /// `validity`: how long the network tries; `None` leaves it to the network.
+    pub validity: Option<Duration>,
+    /// `daily_cap`: most parts sent in a day (UTC). Default 1000.
+    pub daily_cap: u32,
+    /// `pacing`: least time between two parts. Default 1 s.
+    pub pacing: Duration,
+    /// `incomplete_after`: how long the missing parts of a message are waited for. Default 1 h.
+    pub incomplete_after: Duration,
+}
+
+/// Where a modem is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModemPort {
+    /// A device file, best a link below `/dev/serial/by-id`, which stays the same wherever the modem is plugged in.
+    Path(PathBuf),
+    /// Found by its identity on the bus.
+    Usb {
+        /// Vendor, as `lsusb` shows it.
+        vendor: u16,
+        /// Product.
+        product: u16,
+        /// Interface number of the port for AT commands; `None`: the first that answers.
+        interface: Option<u8>,
+    },
+}
+
 /// `[[channel]]`: what Pipedrive sees.
 #[derive(Clone, Debug)]
 pub struct Channel {
@@ -235,6 +290,8 @@ pub struct Channel {
     pub kind: ChannelKind,
     /// `device` of an MQTT channel.
     pub device: Option<String>,
+    /// `modem` of an SMS channel.
+    pub modem: Option<String>,
     /// `avatar_url`
     pub avatar_url: Option<String>,
     /// `provider_type`

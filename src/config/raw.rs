@@ -204,6 +204,77 @@ pub(super) struct Device {
     pub(super) broker: Option<String>,
 }
 
+/// `[[modem]]`
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Modem {
+    pub(super) name: Name,
+    pub(super) port: Option<PathBuf>,
+    pub(super) usb: Option<String>,
+    pub(super) usb_interface: Option<u8>,
+    #[serde(default = "modem_default::baud")]
+    pub(super) baud: u32,
+    #[serde(default)]
+    pub(super) profile: ModemProfile,
+    pub(super) pin_file: Option<PathBuf>,
+    pub(super) home_country: Option<String>,
+    #[serde(default = "modem_default::reports")]
+    pub(super) reports: bool,
+    #[serde(default = "modem_default::max_parts")]
+    pub(super) max_parts: u8,
+    #[serde(default)]
+    pub(super) languages: Vec<String>,
+    #[serde(default)]
+    pub(super) transliterate: bool,
+    pub(super) validity: Option<Span>,
+    #[serde(default = "modem_default::daily_cap")]
+    pub(super) daily_cap: u32,
+    #[serde(default = "modem_default::pacing")]
+    pub(super) pacing: Span,
+    #[serde(default = "modem_default::incomplete_after")]
+    pub(super) incomplete_after: Span,
+}
+
+mod modem_default {
+    use super::Span;
+
+    pub(super) const fn baud() -> u32 {
+        115_200
+    }
+
+    pub(super) const fn reports() -> bool {
+        true
+    }
+
+    pub(super) const fn max_parts() -> u8 {
+        10
+    }
+
+    pub(super) const fn daily_cap() -> u32 {
+        1000
+    }
+
+    pub(super) const fn pacing() -> Span {
+        Span::seconds(1)
+    }
+
+    pub(super) const fn incomplete_after() -> Span {
+        Span::seconds(3600)
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum ModemProfile {
+    #[default]
+    Auto,
+    Generic,
+    Sim800,
+    Sim7600,
+    Ec25,
+    Huawei,
+}
+
 /// `[[channel]]`
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -212,6 +283,7 @@ pub(super) struct Channel {
     pub(super) name: String,
     pub(super) kind: ChannelKind,
     pub(super) device: Option<String>,
+    pub(super) modem: Option<String>,
     pub(super) avatar_url: Option<String>,
     #[serde(default)]
     pub(super) provider_type: ProviderType,
@@ -226,7 +298,6 @@ pub(super) struct Channel {
 #[serde(rename_all = "lowercase")]
 pub(super) enum ChannelKind {
     Mqtt,
-    /// Known, so that the message can say more than "unknown value".
     Sms,
 }
 
@@ -238,7 +309,7 @@ pub(super) enum OnUnknown {
     Resend,
 }
 
-/// Name of a broker or device: it appears in commands, log fields and names of credentials.
+/// Name of a broker, device or modem: it appears in commands, log fields and names of credentials.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Name(pub(super) String);
 

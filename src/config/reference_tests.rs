@@ -68,6 +68,7 @@ fn the_reference_as_shipped_only_lacks_what_nobody_can_know() {
 #[test]
 fn every_default_in_the_reference_is_the_default() {
     let least = "[[broker]]\nname='a'\nurl='mqtt://h'\n[[device]]\nname='d'\npreset='sms2mqtt'\n\
+                 [[modem]]\nname='m'\nport='/dev/m'\nhome_country='NL'\n\
                  [[channel]]\nid='c'\nname='c'\nkind='mqtt'\ndevice='d'\n";
     let effective: toml::Table = load_text(least, &[]).effective().unwrap().parse().unwrap();
     let reference: toml::Table = uncommented(false).parse().unwrap();
@@ -85,7 +86,7 @@ fn every_default_in_the_reference_is_the_default() {
             assert_eq!(Some(value), real.get(key), "{section}.{key}");
             compared += 1;
         }
-        let required = ["name", "url", "id", "kind", "device"];
+        let required = ["name", "url", "id", "kind", "device", "port", "home_country"];
         for key in real.keys().filter(|key| !required.contains(&key.as_str())) {
             assert!(
                 shown.contains_key(key),
@@ -157,12 +158,14 @@ fn the_reference_shows_every_key() {
         for key in path {
             value = value[*key].clone();
             if let toml::Value::Array(items) = &value {
-                value = items[0].clone();
+                // A channel of each kind is shown.
+                let tables = items.iter().rev().map(|item| item.as_table().unwrap().clone());
+                value = toml::Value::Table(tables.flatten().collect());
             }
         }
         value.as_table().unwrap().clone()
     };
-    let expected: [(&[&str], Vec<String>); 13] = [
+    let expected: [(&[&str], Vec<String>); 14] = [
         (&["gateway"], fields::<raw::Gateway>()),
         (&["pipedrive"], fields::<raw::Pipedrive>()),
         (&["listener"], fields::<raw::Listener>()),
@@ -175,6 +178,7 @@ fn the_reference_shows_every_key() {
         (&["device", "in", "attachments"], fields::<spec::AttachmentSpec>()),
         (&["device", "out"], fields::<spec::OutSpec>()),
         (&["device", "status"], fields::<spec::StatusSpec>()),
+        (&["modem"], fields::<raw::Modem>()),
         (&["channel"], fields::<raw::Channel>()),
     ];
     for (path, keys) in expected {

@@ -139,7 +139,8 @@ pub(super) fn names_a_secret(key: &str) -> bool {
         "api_key",
         "private_key",
     ];
-    sensitive.iter().any(|word| key.contains(word)) && !key.ends_with("_file")
+    let is_pin = key == "pin" || key.ends_with("_pin");
+    (is_pin || sensitive.iter().any(|word| key.contains(word))) && !key.ends_with("_file")
 }
 
 /// A source line without the secrets that someone may have written into it although they do not belong there.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Config, Protocol};
+use super::{Config, ModemPort, Protocol};
 
 /// The summary that `pipepost check` prints: files, where it listens, brokers, devices and channels.
 /// Ends with a line break.
@@ -49,10 +49,20 @@ pub fn summary(config: &Config, files: &[PathBuf]) -> String {
             device.name, device.broker
         ));
     }
+    for modem in &config.modems {
+        let place = match &modem.port {
+            ModemPort::Path(path) => path.display().to_string(),
+            ModemPort::Usb { vendor, product, .. } => format!("USB {vendor:04x}:{product:04x}"),
+        };
+        lines.push(format!("  modem {:?} at {place}", modem.name));
+    }
     for channel in &config.channels {
-        let device = channel.device.as_deref().unwrap_or("none");
+        let (what, device) = match (&channel.modem, &channel.device) {
+            (Some(modem), _) => ("modem", modem.as_str()),
+            (None, device) => ("device", device.as_deref().unwrap_or("none")),
+        };
         lines.push(format!(
-            "  channel {:?} ({:?}) on device {device:?}",
+            "  channel {:?} ({:?}) on {what} {device:?}",
             channel.id.as_str(),
             channel.name
         ));

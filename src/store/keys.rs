@@ -12,6 +12,7 @@
 //! | `K` sequence | [`super::records::Checkpoint`] |
 //! | `L` conversation, inverted sequence | [`super::records::MessageRecord`]: one message |
 //! | `M` name | meta: schema, ids, counters |
+//! | `N` driver, its own key | its own value: what a driver must remember |
 //! | `P` conversation, inverted first sequence | a pack: finished messages that are older than all live ones |
 //! | `Q` queue, conversation, sequence | [`super::records::Entry`] |
 //! | `U` inverted number | [`super::records::UnmappedRecord`] |
@@ -69,6 +70,13 @@ pub(super) fn all(letter: u8) -> Range {
 
 pub(super) fn name(key: &str) -> Vec<u8> {
     self::key(b'M', &[b"name:", key.as_bytes()])
+}
+
+/// What a driver keeps under its own key, or all that begins with it.
+pub(super) fn note(driver: &str, own: &[u8]) -> Vec<u8> {
+    // The length in front keeps drivers apart whose names begin alike.
+    let length = u8::try_from(driver.len()).unwrap_or(u8::MAX);
+    key(b'N', &[&[length], driver.as_bytes(), own])
 }
 
 pub(super) fn activity(channel: u16, last: u64) -> Vec<u8> {

@@ -18,6 +18,7 @@ mod keys;
 mod maintenance;
 mod messages;
 mod migration;
+mod notes;
 mod open;
 mod outgoing;
 mod packs;
@@ -33,6 +34,7 @@ mod types;
 
 pub use attachments::{AttachmentWriter, StagedAttachment};
 pub use error::{OpenError, StoreError};
+pub use notes::Note;
 pub use reader::Reader;
 pub use types::{
     Activity, ChannelCounts, ChannelLink, ConversationView, Counts, Head, Inserted, Maintenance, NewOutgoing,

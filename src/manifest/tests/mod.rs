@@ -50,6 +50,7 @@ fn config(dir: &TempDir) -> Config {
         name: name.to_owned(),
         kind: ChannelKind::Mqtt,
         device: None,
+        modem: None,
         avatar_url: avatar.map(str::to_owned),
         provider_type: ProviderType::Other,
         template_support: false,
@@ -96,6 +97,7 @@ fn config(dir: &TempDir) -> Config {
         },
         brokers: Vec::new(),
         devices: Vec::new(),
+        modems: Vec::new(),
         channels: vec![
             channel("desk", "Front desk", Some("https://example.com/desk.png")),
             channel("yard", "Yard", None),
