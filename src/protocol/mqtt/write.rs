@@ -228,6 +228,9 @@ fn environment(escape: AutoEscape) -> Environment<'static> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(move |_| escape.clone());
+    environment.add_test("startingwith", |text: String, start: String| {
+        text.starts_with(&start)
+    });
     environment.add_filter("digits", |text: String| {
         text.chars().filter(char::is_ascii_digit).collect::<String>()
     });
