@@ -11,6 +11,7 @@
 mod chaos;
 mod commands;
 mod demo;
+mod files;
 mod life;
 mod support;
 mod travel;

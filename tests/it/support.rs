@@ -313,6 +313,7 @@ impl Device {
         options
             .set_keep_alive(Duration::from_secs(5))
             .set_clean_session(false)
+            .set_max_packet_size(16 << 20, 16 << 20)
             .set_inflight(50);
         let (client, mut connection) = Client::new(options, 64);
         client.subscribe(answers, QoS::AtLeastOnce).unwrap();

@@ -338,8 +338,13 @@ impl Source {
         let too_large = |size: usize| {
             let size = u64::try_from(size).unwrap_or(u64::MAX);
             (size > self.max_size).then(|| {
-                let (size, most) = (ByteSize(size).rounded(), ByteSize(self.max_size).rounded());
-                format!("it has {size}, and {most} are the limit")
+                let most = ByteSize(self.max_size).rounded();
+                match ByteSize(size).rounded() {
+                    same if same == most => {
+                        format!("it has {size} bytes, and {} are the limit", self.max_size)
+                    }
+                    shown => format!("it has {shown}, and {most} are the limit"),
+                }
             })
         };
         let (bytes, claimed) = match self.packing {
