@@ -107,3 +107,8 @@ fn no_configuration_makes_the_loader_panic_or_steers_the_terminal() {
 fn no_bytes_of_a_modem_make_the_dialogue_panic_or_send_twice() {
     run(targets::modem, "modem", 20_000);
 }
+
+#[test]
+fn no_octets_of_a_modem_make_the_codec_panic_and_every_text_survives_it() {
+    run(targets::pdu, "pdu", 5_000);
+}

@@ -15,6 +15,12 @@ use pipepost::protocol::pipedrive::manifest::{
 };
 use pipepost::protocol::retry::Limits;
 use pipepost::protocol::sms::at::{Action, Dialogue, Event, Settings, Source};
+use pipepost::protocol::sms::charset::Language;
+use pipepost::protocol::sms::pdu::join;
+use pipepost::protocol::sms::{
+    Assembler, Home, Incoming, PduAddress, Reference, Step, SubmitOptions, decode_incoming, decode_submit,
+    decode_tpdu, encode_submit,
+};
 
 const NOW: Timestamp = Timestamp::from_unix_ms(1_769_744_285_000);
 
@@ -251,4 +257,59 @@ pub fn config(bytes: &[u8]) {
     assert_eq!(loaded.config.is_some(), loaded.errors() == 0);
     black_box(loaded.effective());
     black_box(std::fs::remove_file(file).is_ok());
+}
+
+/// What a modem hands over: a PDU, with and without a service centre. As text it is sent, and must come back.
+pub fn pdu(bytes: &[u8]) {
+    let home = Home::new("GB").unwrap_or_default();
+    let mut assembler = Assembler::new(Duration::from_secs(60));
+    for read in [decode_incoming(bytes), decode_tpdu(bytes)] {
+        match read {
+            Ok(Incoming::Deliver(deliver)) => {
+                black_box(home.peer(&deliver.from));
+                if let Some(part) = deliver.part {
+                    assert!(part.total > 1 && (1..=part.total).contains(&part.number));
+                }
+                if let Step::Complete(received) = assembler.receive(*deliver, (), Duration::ZERO) {
+                    black_box(received.text());
+                }
+                for received in assembler.expire(Duration::from_secs(60)) {
+                    assert!(!received.missing.is_empty());
+                    black_box(received.text());
+                }
+            }
+            Ok(Incoming::StatusReport(report)) => {
+                black_box(report.outcome.as_str());
+            }
+            Err(error) => assert!(error.octet <= bytes.len(), "{error}"),
+        }
+    }
+    black_box(decode_submit(bytes).is_ok());
+
+    let text = String::from_utf8_lossy(bytes).replace('\u{feff}', "");
+    black_box(home.recipient(&text));
+    let Some(to) = PduAddress::number("+447700900123") else {
+        return;
+    };
+    for (languages, reference) in [
+        (Vec::new(), Reference::Narrow(7)),
+        (Language::ALL.to_vec(), Reference::Wide(7)),
+    ] {
+        let options = SubmitOptions {
+            languages,
+            reference,
+            max_parts: 255,
+            ..SubmitOptions::default()
+        };
+        let Ok(parts) = encode_submit(&text, &to, &options) else {
+            continue;
+        };
+        let bodies: Vec<_> = parts
+            .iter()
+            .filter_map(|part| decode_submit(&part.pdu).ok())
+            .map(|read| read.body)
+            .collect();
+        assert_eq!(bodies.len(), parts.len());
+        assert_eq!(join(&bodies), text);
+    }
 }

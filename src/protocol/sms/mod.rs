@@ -24,6 +24,14 @@ pub use pdu::{
 };
 
 #[cfg(test)]
+mod concat_tests;
+#[cfg(test)]
+mod encode_tests;
+#[cfg(test)]
 mod nasty_tests;
+#[cfg(test)]
+mod pdu_tests;
+#[cfg(test)]
+mod test_pdus;
 #[cfg(test)]
 mod tests;

@@ -143,7 +143,7 @@ impl Home {
         let prefixes = self.0.map_or("00", |home| home.international);
         let foreign = prefixes.split_ascii_whitespace().find_map(|prefix| {
             let rest = text.strip_prefix(prefix)?;
-            (rest.len() > MIN_INTERNATIONAL && !rest.starts_with('0')).then(|| international(rest))?
+            (rest.len() >= MIN_INTERNATIONAL && !rest.starts_with('0')).then(|| international(rest))?
         });
         if let Some(peer) = foreign {
             return peer;
@@ -162,20 +162,24 @@ impl Home {
         if let Some(number) = home.without_trunk(text, least, longest) {
             return at_home(number);
         }
+        // A country code that the network has left without a sign. Where lengths vary this may be a number of this
+        // country nevertheless, and is much more seldom.
+        if text
+            .strip_prefix(home.code)
+            .is_some_and(|rest| (least..=most).contains(&rest.len()))
+        {
+            return international(text).unwrap_or_else(|| Peer::Local(text.to_owned()));
+        }
         if text.len() < least {
             return Peer::ShortCode(text.to_owned());
         }
         if text.len() <= most {
             return at_home(text);
         }
-        // Too long for a number of this country: one with a country code, this one's before all others'.
-        let own = text
-            .strip_prefix(home.code)
-            .filter(|rest| (least..=most).contains(&rest.len()));
-        if own.is_some() || countries::by_digits(text).is_some_and(|country| country.fits(text)) {
-            return international(text).unwrap_or_else(|| Peer::Local(text.to_owned()));
-        }
-        Peer::Local(text.to_owned())
+        // Too long for a number of this country: one of another country.
+        let foreign = countries::by_digits(text).is_some_and(|country| country.fits(text));
+        let peer = if foreign { international(text) } else { None };
+        peer.unwrap_or_else(|| Peer::Local(text.to_owned()))
     }
 }
 

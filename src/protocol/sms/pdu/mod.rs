@@ -62,7 +62,7 @@ pub fn decode_tpdu(tpdu: &[u8]) -> Result<Incoming, PduError> {
 fn incoming(reader: &mut Reader<'_>, smsc: Option<PduAddress>) -> Result<Incoming, PduError> {
     let first = reader.octet("message type")?;
     match first & TYPE_MASK {
-        TYPE_SUBMIT => Err(reader.error(Problem::NotIncoming)),
+        TYPE_SUBMIT => Err(reader.error_before(Problem::NotIncoming)),
         TYPE_STATUS_REPORT => {
             let report = report::read(reader, first)?;
             Ok(Incoming::StatusReport(Box::new(report)))

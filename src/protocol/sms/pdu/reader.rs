@@ -88,6 +88,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// An error at the octet that was just read.
+    pub(super) const fn error_before(&self, problem: Problem) -> PduError {
+        PduError {
+            octet: self.at.saturating_sub(1),
+            problem,
+            from: None,
+        }
+    }
+
     pub(super) fn octet(&mut self, field: &'static str) -> Result<u8, PduError> {
         let octet = self.octets.get(self.at).copied();
         let octet = octet.ok_or_else(|| self.error(Problem::EndsBefore(field)))?;
@@ -122,7 +131,7 @@ impl<'a> Reader<'a> {
         }
         // Ten octets of digits and the type.
         if length > 12 {
-            return Err(self.error(Problem::AddressTooLong(length.saturating_mul(2))));
+            return Err(self.error_before(Problem::AddressTooLong(length.saturating_mul(2))));
         }
         let field = self.take(usize::from(length), "service centre's address")?;
         let (kind, digits) = field
@@ -136,7 +145,7 @@ impl<'a> Reader<'a> {
         let digits = self.octet(field)?;
         // Beyond the standard's 20 only a little: a larger number means that this is no address.
         if usize::from(digits) > PduAddress::MAX_DIGITS + 4 {
-            return Err(self.error(Problem::AddressTooLong(digits)));
+            return Err(self.error_before(Problem::AddressTooLong(digits)));
         }
         let kind = self.octet(field)?;
         let octets = self.take(usize::from(digits).div_ceil(2), field)?;

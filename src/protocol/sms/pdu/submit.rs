@@ -60,7 +60,7 @@ pub enum Validity {
 pub(super) fn read(reader: &mut Reader<'_>, smsc: Option<PduAddress>) -> Result<SubmitPdu, PduError> {
     let first = reader.octet("message type")?;
     if first & TYPE_MASK != TYPE_SUBMIT {
-        return Err(reader.error(Problem::NotSubmit));
+        return Err(reader.error_before(Problem::NotSubmit));
     }
     let reference = reader.octet("message reference")?;
     let to = reader.address("recipient's address")?;
