@@ -76,11 +76,13 @@ fn config(state: &Path) -> Config {
         },
         brokers: Vec::new(),
         devices: Vec::new(),
+        modems: Vec::new(),
         channels: vec![config::Channel {
             id: "desk".parse().unwrap(),
             name: "Front desk".to_owned(),
             kind: ChannelKind::Mqtt,
             device: None,
+            modem: None,
             avatar_url: None,
             provider_type: ProviderType::Other,
             template_support: false,
