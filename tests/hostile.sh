@@ -17,7 +17,7 @@ program=${PIPEPOST_PROGRAM:-target/debug/pipepost}
 [ -n "${PIPEPOST_PROGRAM:-}" ] || cargo build --locked --quiet
 folder=$(mktemp -d)
 code=0
-for part in "${@:-slow}"; do
+for part in "${@:-slow flood}"; do
     for name in $part; do
         PYTHONDONTWRITEBYTECODE=1 timeout 120 python3 "tests/hostile/$name.py" "$program" "$folder" || code=$?
     done

@@ -139,7 +139,11 @@ pub(super) fn failure(failure: &Failure) -> Response<Body> {
             );
         }
         // What is left of such a request cannot be told apart from the next one, or is not worth waiting for.
-        Code::PayloadTooLarge | Code::RequestTimeout | Code::UriTooLong | Code::RequestHeadersTooLarge => {
+        Code::InvalidRequest
+        | Code::PayloadTooLarge
+        | Code::RequestTimeout
+        | Code::UriTooLong
+        | Code::RequestHeadersTooLarge => {
             header(&mut response, CONNECTION, "close");
         }
         _ => {}

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
-use hyper::header::{CONNECTION, HOST, TRANSFER_ENCODING};
+use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::{Request, Response, Version};
 use log::debug;
 use serde::Serialize;
@@ -94,9 +94,6 @@ pub(super) async fn handle(
             reply::failure(&failure)
         }
     };
-    if phase.is_ambiguous() {
-        reply::header(&mut response, CONNECTION, "close");
-    }
     let status = response.status().as_u16();
     context.metrics.request(endpoint, status);
     debug!(endpoint, status, ms = began.elapsed().as_millis(); "Answered a request");

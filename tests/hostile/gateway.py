@@ -108,6 +108,11 @@ device = "sms-office"
                 return int(line.split()[1]) * 1024
         raise AssertionError("no VmRSS")
 
+    def processor_seconds(self):
+        """Time on the processor so far."""
+        fields = pathlib.Path(f"/proc/{self.process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def descriptors(self):
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 

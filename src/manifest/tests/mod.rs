@@ -4,6 +4,7 @@ mod endpoints;
 mod files;
 mod hostile;
 mod posting;
+mod smuggling;
 
 use std::collections::HashMap;
 use std::sync::Arc;
