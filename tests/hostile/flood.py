@@ -85,7 +85,7 @@ def odd(dice):
 
 
 # Whole requests: many on one connection, and each has its answer.
-WHOLE = [cursor, cursor, cursor, deep, form, form, odd]
+WHOLE = [cursor] * 9 + [deep, form, form, odd]
 
 
 def large_head(dice):
@@ -176,7 +176,7 @@ class Flood:
         try:
             while True:
                 # Each round: one connection of TLS, and some that never get there.
-                bad = self.take(10)
+                bad = self.take(5)
                 for _ in range(bad):
                     try:
                         without_tls(self.gateway, dice)
@@ -223,7 +223,7 @@ class Flood:
             try:
                 # A few at a time: what is refused with its body unread ends the connection.
                 while sent < whole:
-                    ahead = min(10, whole - sent)
+                    ahead = min(5, whole - sent)
                     stream.sendall(b"".join(dice.choice(WHOLE)(dice) for _ in range(ahead)))
                     sent += ahead
                     seen = read_answers(stream, ahead)
@@ -237,10 +237,11 @@ class Flood:
                         stream.unwrap()
             except (ConnectionError, ssl.SSLError):
                 pass
-        # What was not sent is another connection's.
+        # What was sent behind the request that ended the connection was read by nobody: it does not count.
+        done = min(whole, answers + 1)
         with self.lock:
-            self.left += whole - sent
-        self.count(whole=sent, last_on_a_connection=last, answers=answers, connections=1)
+            self.left += whole - done
+        self.count(whole=done, last_on_a_connection=last, answers=answers, connections=1)
 
 
 def settled(gateway):
@@ -279,7 +280,7 @@ def main():
         assert descriptors_after <= descriptors, f"{descriptors_after - descriptors} descriptors more"
         sent = sum(flood.counts[name] for name in ("guesses", "without TLS", "last on a connection", "whole"))
         assert sent == TOTAL, sent
-        assert flood.counts["answers"] > TOTAL // 4, "most did not come through"
+        assert flood.counts["answers"] > TOTAL // 3, "too few were answered"
     finally:
         gateway.stop()
 
