@@ -1,7 +1,7 @@
 //! What the store costs, in one run and beside the machine's own limit.
 //!
 //! `cargo bench --bench store` (a million messages) or `cargo bench --bench store -- 50000`.
-//! Optional: `--dir PATH` on the disk to measure, `--conversations N`.
+//! Optional: `--dir PATH` on the disk to measure.
 
 #![allow(
     clippy::print_stdout,
@@ -15,6 +15,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -26,158 +27,225 @@ const TEXT_BYTES: usize = 240;
 
 fn main() {
     let arguments = Arguments::read();
+    match &arguments.child {
+        // A child process measures what a fresh process needs.
+        Some(Child::Probe(state)) => return probe(state, arguments.conversations()),
+        Some(Child::Open(state)) => return open(state),
+        Some(Child::Crash(state)) => crash(state),
+        None => {}
+    }
     let folder = tempfile::Builder::new()
         .prefix("pipepost-bench-")
         .tempdir_in(&arguments.dir)
         .unwrap();
-    // A child process measures what a fresh process needs.
-    if let Some(state) = &arguments.probe {
-        return probe(state);
-    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .unwrap();
     let mut table = Table::default();
-    let singles = (arguments.messages / 50).clamp(200, 3000);
+    writes(&mut table, &runtime, folder.path(), arguments.messages);
 
-    let raw = raw_limit(folder.path(), singles);
-    table.row("raw append + fdatasync, 300 B", format!("{raw:.0}/s"), "");
+    let mut small = None;
+    for messages in [1000, 100_000, arguments.messages] {
+        let state = folder.path().join(format!("state-{messages}"));
+        let store = Store::open(Options::new(&state)).unwrap();
+        let conversations = conversations_of(messages);
+        let begun = Instant::now();
+        let before = written();
+        runtime.block_on(fill(&store, messages, conversations));
+        let took = begun.elapsed().as_secs_f64();
+        let cost = (written() - before) as f64 / messages as f64;
+        table.row(
+            &format!("{messages} messages, delivered and packed"),
+            format!("{took:.0} s"),
+            &format!("{cost:.0} device bytes per message, packing included"),
+        );
+        let (list, page) = runtime.block_on(pages(&store));
+        let (first_list, first_page) = *small.get_or_insert((list, page));
+        for (name, small, now) in [
+            ("getConversations, 10 × 10 messages", first_list, list),
+            ("getConversationById, 50 messages", first_page, page),
+        ] {
+            let ratio = now / small;
+            table.row(
+                &format!("  {name}"),
+                format!("p50 {now:.0} µs"),
+                &target(ratio, 1.5, ratio <= 1.5, "× that at 1000, at most"),
+            );
+        }
+        let counts = store.counts();
+        runtime.block_on(store.close());
+        drop(store);
+        let (tree, archive) = (size(&state.join("store")), size(&state.join("archive")));
+        table.row(
+            "  on disk",
+            format!("{:.1} MB", (tree + archive) as f64 / 1e6),
+            &format!(
+                "{} B per message; sled {:.1} MB, archive {:.1} MB; {} conversations",
+                (tree + archive) / counts.messages.max(1),
+                tree as f64 / 1e6,
+                archive as f64 / 1e6,
+                counts.conversations
+            ),
+        );
+        if messages == arguments.messages {
+            runtime.block_on(deletion(&mut table, &state));
+            for mode in ["--open", "--crash", "--probe"] {
+                table.child(mode, &state, messages);
+            }
+        }
+    }
+    println!("under {}", arguments.dir.display());
+    table.print();
+}
 
-    let state = folder.path().join("state");
-    let store = Store::open(Options::new(&state)).unwrap();
-    let before = written();
-    let one = runtime.block_on(one_at_a_time(&store, 0, singles));
-    let trickle = (written() - before) as f64 / singles as f64;
-    let ratio = one / raw;
+/// The machine's own limit, single writes and 64 writers by turns, so that all three meet the same disk.
+fn writes(table: &mut Table, runtime: &tokio::runtime::Runtime, folder: &Path, messages: u64) {
+    const ROUNDS: u64 = 9;
+    let singles = (messages / 50).clamp(200, 2700) / ROUNDS;
+    let many = singles * 8;
+    let raw_file = raw_file(folder);
+    let store = Store::open(Options::new(folder.join("state-writes"))).unwrap();
+    let (mut raw, mut one, mut wide) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut trickle, mut burst) = (0, 0);
+    let mut stored = 0;
+    for round in 0..ROUNDS {
+        raw.push(raw_limit(&raw_file, round * singles, singles));
+        let before = written();
+        one.push(runtime.block_on(one_at_a_time(&store, stored, singles)));
+        trickle += written() - before;
+        stored += singles;
+        let before = written();
+        wide.push(runtime.block_on(writers(&store, 64, stored, many)));
+        burst += written() - before;
+        stored += many;
+    }
+    let ratios = |over: &[f64], under: &[f64]| p50(over.iter().zip(under).map(|(o, u)| o / u).collect());
+    let (to_raw, to_one) = (ratios(&one, &raw), ratios(&wide, &one));
+    table.row(
+        "raw write + fdatasync inside a file, 300 B",
+        format!("{:.0}/s", p50(raw)),
+        "median of 9 rounds, as the next two",
+    );
     table.row(
         "durable, one at a time, all keys",
-        format!("{one:.0}/s"),
-        &target(ratio, 0.6, ratio >= 0.6, "× raw"),
+        format!("{:.0}/s", p50(one)),
+        &target(to_raw, 0.6, to_raw >= 0.6, "× raw"),
     );
+    table.row(
+        "durable, 64 writers",
+        format!("{:.0}/s", p50(wide)),
+        &target(to_one, 7.0, to_one >= 7.0, "× one"),
+    );
+    let trickle = trickle as f64 / (ROUNDS * singles) as f64;
+    let burst = burst as f64 / (ROUNDS * many) as f64;
     table.row(
         "device bytes per message, one at a time",
         format!("{trickle:.0}"),
         &limit(trickle, 16_000.0),
-    );
-
-    let many = singles * 8;
-    let before = written();
-    let wide = runtime.block_on(writers(&store, 64, singles, many));
-    let burst = (written() - before) as f64 / many as f64;
-    let ratio = wide / one;
-    table.row(
-        "durable, 64 writers",
-        format!("{wide:.0}/s"),
-        &target(ratio, 7.0, ratio >= 7.0, "× one"),
     );
     table.row(
         "device bytes per message, 64 writers",
         format!("{burst:.0}"),
         &limit(burst, 3000.0),
     );
-
     let idle = runtime.block_on(async {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         let before = written();
         tokio::time::sleep(Duration::from_secs(3)).await;
-        written() - before
+        let idle = written() - before;
+        store.close().await;
+        idle
     });
     table.row(
         "bytes written while idle for 3 s",
         idle.to_string(),
         &limit(idle as f64, 0.0),
     );
+}
 
-    let mut stored = singles + many;
-    let small = runtime.block_on(async {
-        settle(&store, stored).await;
-        pages(&store).await
-    });
-    let begun = Instant::now();
-    let before = written();
-    let first = stored;
-    runtime.block_on(fill(
-        &store,
-        &mut stored,
-        arguments.messages,
-        arguments.conversations,
-    ));
-    let took = begun.elapsed().as_secs_f64();
-    let cost = (written() - before) as f64 / (stored - first).max(1) as f64;
-    table.row(
-        "filled up, delivered and packed",
-        format!("{stored} in {took:.0} s"),
-        &format!("{cost:.0} device bytes per message, packing included"),
-    );
-    let large = runtime.block_on(pages(&store));
-    for (name, small, large) in [
-        ("getConversations page", small.0, large.0),
-        ("getConversationById page", small.1, large.1),
-    ] {
-        let ratio = large / small;
-        table.row(
-            name,
-            format!("p50 {small:.0} → {large:.0} µs"),
-            &target(ratio, 1.5, ratio <= 1.5, "× at most"),
-        );
+/// What the largest conversations leave behind when they are deleted, in a copy of the store.
+async fn deletion(table: &mut Table, state: &Path) {
+    let copy = state.with_extension("copy");
+    let done = std::process::Command::new("cp")
+        .arg("-r")
+        .args([state, &copy])
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let store = Store::open(Options::new(&copy)).unwrap();
+    let before = size(&copy.join("archive"));
+    let (all, _) = store
+        .reader()
+        .conversations(&channel(), usize::MAX, None, 0)
+        .unwrap();
+    for view in all.iter().step_by(2) {
+        store.delete_conversation(view.id).await.unwrap();
     }
-    let counts = store.counts();
-    runtime.block_on(store.close());
-    drop(store);
-    let disk = size(&state.join("store"));
+    let later = received_at(10_000_000);
+    let begun = Instant::now();
+    while store.maintain(later).await.unwrap().more {}
+    let after = size(&copy.join("archive"));
     table.row(
-        "on disk",
-        format!("{} MB", disk / 1_000_000),
+        "  every second conversation deleted",
+        format!("{:.1} MB", after as f64 / 1e6),
         &format!(
-            "{} B per message; {} conversations",
-            disk / counts.messages.max(1),
-            counts.conversations
+            "of {:.1} MB of archive are left after {:.1} s of maintenance",
+            before as f64 / 1e6,
+            begun.elapsed().as_secs_f64()
         ),
     );
-    let output = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--probe", state.to_str().unwrap()])
-        .output()
-        .unwrap();
-    for line in String::from_utf8_lossy(&output.stdout).lines() {
-        let cells: Vec<_> = line.split('|').collect();
-        table.row(cells[0], cells[1].to_owned(), cells.get(2).unwrap_or(&""));
+    store.close().await;
+    drop(store);
+    std::fs::remove_dir_all(copy).unwrap();
+}
+
+/// So many that most have about 50 messages, which is a page.
+fn conversations_of(messages: u64) -> u64 {
+    if messages < 10_000 {
+        messages / 100
+    } else {
+        messages / 50
     }
-    println!(
-        "{} messages, ext4 or whatever lies under {}",
-        counts.messages,
-        arguments.dir.display()
-    );
-    table.print();
+}
+
+enum Child {
+    Probe(PathBuf),
+    Open(PathBuf),
+    Crash(PathBuf),
 }
 
 struct Arguments {
     messages: u64,
-    conversations: u64,
     dir: PathBuf,
-    probe: Option<PathBuf>,
+    child: Option<Child>,
 }
 
 impl Arguments {
     fn read() -> Self {
         let mut read = Self {
             messages: 1_000_000,
-            conversations: 20_000,
             dir: std::env::temp_dir(),
-            probe: None,
+            child: None,
         };
         let mut arguments = std::env::args().skip(1);
         while let Some(argument) = arguments.next() {
+            let mut path = || PathBuf::from(arguments.next().unwrap());
             match argument.as_str() {
-                "--dir" => read.dir = arguments.next().unwrap().into(),
-                "--probe" => read.probe = Some(arguments.next().unwrap().into()),
-                "--conversations" => read.conversations = arguments.next().unwrap().parse().unwrap(),
+                "--dir" => read.dir = path(),
+                "--probe" => read.child = Some(Child::Probe(path())),
+                "--open" => read.child = Some(Child::Open(path())),
+                "--crash" => read.child = Some(Child::Crash(path())),
                 // Cargo's own.
                 "--bench" => {}
                 number => read.messages = number.parse().unwrap(),
             }
         }
         read
+    }
+
+    fn conversations(&self) -> u64 {
+        conversations_of(self.messages)
     }
 }
 
@@ -187,6 +255,18 @@ struct Table(Vec<[String; 3]>);
 impl Table {
     fn row(&mut self, name: &str, value: String, note: &str) {
         self.0.push([name.to_owned(), value, note.to_owned()]);
+    }
+
+    /// Runs this program again in a process of its own.
+    fn child(&mut self, mode: &str, state: &Path, messages: u64) {
+        let output = std::process::Command::new(std::env::current_exe().unwrap())
+            .args([mode, state.to_str().unwrap(), &messages.to_string()])
+            .output()
+            .unwrap();
+        for line in String::from_utf8_lossy(&output.stdout).lines() {
+            let cells: Vec<_> = line.split('|').collect();
+            self.row(cells[0], cells[1].to_owned(), cells.get(2).unwrap_or(&""));
+        }
     }
 
     fn print(&self) {
@@ -230,11 +310,18 @@ fn size(path: &Path) -> u64 {
         .sum()
 }
 
-fn raw_limit(folder: &Path, count: u64) -> f64 {
+/// A file that is there from its first to its last byte: a write inside it changes no length, as in sled's segments.
+fn raw_file(folder: &Path) -> File {
     let mut file = File::create(folder.join("raw")).unwrap();
+    file.write_all(&vec![7; 1 << 20]).unwrap();
+    file.sync_all().unwrap();
+    file
+}
+
+fn raw_limit(file: &File, first: u64, count: u64) -> f64 {
     let begun = Instant::now();
-    for _ in 0..count {
-        file.write_all(&[7; 300]).unwrap();
+    for number in first..first + count {
+        file.write_all_at(&[8; 300], number * 300).unwrap();
         file.sync_data().unwrap();
     }
     count as f64 / begun.elapsed().as_secs_f64()
@@ -334,12 +421,13 @@ async fn settle(store: &Store, stored: u64) {
     while store.maintain(received_at(stored)).await.unwrap().more {}
 }
 
-async fn fill(store: &Store, stored: &mut u64, until: u64, conversations: u64) {
-    while *stored < until {
-        let step = 20_000.min(until - *stored);
+async fn fill(store: &Store, until: u64, conversations: u64) {
+    let mut stored = 0;
+    while stored < until {
+        let step = 20_000.min(until - stored);
         let mut tasks = tokio::task::JoinSet::new();
         for writer in 0..256 {
-            let (store, first) = (store.clone(), *stored);
+            let (store, first) = (store.clone(), stored);
             tasks.spawn(async move {
                 for number in (first + writer..first + step).step_by(256) {
                     store
@@ -350,46 +438,44 @@ async fn fill(store: &Store, stored: &mut u64, until: u64, conversations: u64) {
             });
         }
         tasks.join_all().await;
-        *stored += step;
-        settle(store, *stored).await;
+        stored += step;
+        settle(store, stored).await;
     }
     // Everyone rests: what is left is packed too.
-    let rested = received_at(*stored + 240);
+    let rested = received_at(stored + 240);
     while store.maintain(rested).await.unwrap().more {}
 }
 
 fn p50(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
-    times[times.len() / 2]
+    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-fn micros(work: impl FnOnce()) -> f64 {
-    let begun = Instant::now();
-    work();
-    begun.elapsed().as_secs_f64() * 1e6
-}
-
-/// p50 of a page of ten conversations with ten messages each, and of a page of 50 messages; in µs.
+/// p50 of a page of ten conversations with ten messages each, and of a page of 50 messages; in µs. Pages that are not
+/// full do not count: they would make small stores look quick.
 async fn pages(store: &Store) -> (f64, f64) {
     store
         .read(|reader| {
             let mut ids = Vec::new();
             let (mut lists, mut singles) = (Vec::new(), Vec::new());
             let mut cursor = None;
-            for _ in 0..50 {
-                lists.push(micros(|| {
-                    let (page, next) = reader.conversations(&channel(), 10, cursor, 10).unwrap();
-                    ids.extend(page.iter().map(|view| view.id));
-                    cursor = next;
-                }));
-                if cursor.is_none() {
-                    break;
+            for _ in 0..200 {
+                let begun = Instant::now();
+                let (page, next) = reader.conversations(&channel(), 10, cursor, 10).unwrap();
+                let took = begun.elapsed().as_secs_f64() * 1e6;
+                if page.len() == 10 && page.iter().all(|view| view.messages.len() == 10) {
+                    lists.push(took);
                 }
+                ids.extend(page.iter().map(|view| view.id));
+                cursor = next;
             }
             for id in &ids {
-                singles.push(micros(|| {
-                    drop(reader.conversation(*id, 50, None).unwrap().unwrap());
-                }));
+                let begun = Instant::now();
+                let view = reader.conversation(*id, 50, None).unwrap().unwrap();
+                let took = begun.elapsed().as_secs_f64() * 1e6;
+                if view.messages.len() == 50 {
+                    singles.push(took);
+                }
             }
             Ok((p50(lists), p50(singles)))
         })
@@ -397,13 +483,46 @@ async fn pages(store: &Store) -> (f64, f64) {
         .unwrap()
 }
 
-/// A fresh process opens the store and pages through everything.
-fn probe(state: &Path) {
+fn open_timed(state: &Path, name: &str) -> Store {
     let begun = Instant::now();
     let store = Store::open(Options::new(state)).unwrap();
     let opened = begun.elapsed().as_secs_f64();
-    println!("open|{opened:.2} s|{}", limit(opened, 1.0));
-    println!("resident after opening|{:.1} MB|", resident_kb() as f64 / 1000.0);
+    println!("{name}|{opened:.2} s|{}", limit(opened, 1.0));
+    store
+}
+
+/// After an orderly end; with one more.
+fn open(state: &Path) {
+    let store = open_timed(state, "  open after an orderly end");
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(store.close());
+}
+
+/// Writes something and ends in the middle.
+fn crash(state: &Path) -> ! {
+    let store = Store::open(Options::new(state)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        for number in 0..100 {
+            store
+                .insert_incoming(message(20_000_000 + number, 100))
+                .await
+                .unwrap();
+        }
+    });
+    std::process::abort()
+}
+
+/// A fresh process opens the store and pages through everything.
+fn probe(state: &Path, conversations_of_all: u64) {
+    let store = open_timed(state, "  open after a crash");
+    println!(
+        "  resident after opening|{:.1} MB|",
+        resident_kb() as f64 / 1000.0
+    );
     let reader = store.reader();
     let mut messages = 0;
     let mut conversations: Vec<ConversationId> = Vec::new();
@@ -430,11 +549,11 @@ fn probe(state: &Path) {
     }
     let all = resident_kb() as f64 / 1000.0;
     println!(
-        "resident after listing conversations|{listed:.1} MB|{}",
+        "  resident after listing conversations|{listed:.1} MB|{}",
         limit(listed, 40.0)
     );
     println!(
-        "resident after paging through {messages}|{all:.1} MB|{}",
+        "  resident after paging through {messages}|{all:.1} MB|{}",
         limit(all, 40.0)
     );
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -444,10 +563,11 @@ fn probe(state: &Path) {
     runtime.block_on(async {
         let last = u64::try_from(messages).unwrap();
         for number in last..last + 5000 {
-            store.insert_incoming(message(number, 10_000)).await.unwrap();
+            let inserted = store.insert_incoming(message(10_000_000 + number, conversations_of_all));
+            inserted.await.unwrap();
         }
         println!(
-            "resident after 5000 more messages|{:.1} MB|",
+            "  resident after 5000 more messages|{:.1} MB|",
             resident_kb() as f64 / 1000.0
         );
         store.close().await;

@@ -12,14 +12,14 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use log::{error, warn};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::StoreError;
 use super::shared::Shared;
-use super::tx::{Effects, Tx, Writes, broken};
+use super::tx::{Archived, Effects, Tx, Writes, broken};
 
 /// How long a lazy write may stay unsynced.
 const LAZY_SYNC: Duration = Duration::from_secs(1);
@@ -61,6 +61,7 @@ impl Committer {
         let blobs = Blobs {
             folder: shared.options.state_dir.join("store").join("blobs"),
             synced: HashSet::new(),
+            changed: None,
         };
         // One more for `Close`, which takes no place.
         let (orders, receiver) = sync_channel(CAPACITY + 1);
@@ -93,7 +94,8 @@ impl Committer {
             .map_err(|_| StoreError::Closed)?;
         let (sender, receiver) = oneshot::channel();
         let run: Run = Box::new(move |tx| {
-            let result = operation(tx);
+            // What is pointed to must be durable before the pointer is.
+            let result = operation(tx).and_then(|value| tx.archive().settle().map(|()| value));
             let accepted = result.is_ok();
             let answer: Answer = Box::new(move |committed| {
                 // Whoever asked may have gone; the write stands.
@@ -135,10 +137,21 @@ struct Worker {
 struct Blobs {
     folder: PathBuf,
     synced: HashSet<OsString>,
+    /// When the folder had changed last when it was looked at.
+    changed: Option<SystemTime>,
 }
+
+/// File systems count changes in ticks of a few milliseconds: a folder that changed just now may change again without
+/// showing it.
+const TICKS: Duration = Duration::from_secs(2);
 
 impl Blobs {
     fn sync(&mut self) -> std::io::Result<()> {
+        let changed = std::fs::metadata(&self.folder)?.modified()?;
+        if self.changed == Some(changed) && changed.elapsed().is_ok_and(|ago| ago > TICKS) {
+            return Ok(());
+        }
+        self.changed = Some(changed);
         let mut present = HashSet::new();
         let mut new = false;
         for entry in std::fs::read_dir(&self.folder)? {
@@ -213,7 +226,7 @@ impl Worker {
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
         for (run, durability, permit) in group {
             drop(permit);
-            let mut tx = Tx::new(&self.shared.tree, &writes, head.clone());
+            let mut tx = Tx::new(&self.shared.tree, &self.shared.archive, &writes, head.clone());
             let (answer, accepted) = run(&mut tx);
             let (own, own_head, own_effects) = tx.finish();
             if accepted && failed.is_none() {

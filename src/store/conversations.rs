@@ -1,9 +1,13 @@
 //! Channels, conversations and who takes part in them.
 
-use super::messages::{dequeue, newest_first};
-use super::records::{Channel, Conversation, Person};
+use log::{error, warn};
+
+use super::messages::dequeue;
+use super::packs;
+use super::records::{Channel, Conversation, MessageRecord, Person, decode};
+use super::retention::Removed;
 use super::shared::Shared;
-use super::tx::{Source, Tx};
+use super::tx::{Archived, Source, Tx};
 use super::types::{ChannelLink, Queue};
 use super::{StoreError, keys};
 use crate::domain::{Address, ChannelId, ConversationId, ConversationStatus, MessageId, Sequence};
@@ -62,10 +66,15 @@ pub(super) fn find_or_start(
         .and_then(|value| keys::tail(&value))
         .map(ConversationId)
     {
-        let conversation = tx
-            .load(&keys::conversation(id))?
-            .ok_or_else(|| StoreError::Corrupt(format!("conversation {id} is missing")))?;
-        return Ok((id, conversation));
+        match tx.load(&keys::conversation(id)) {
+            Ok(Some(conversation)) => return Ok((id, conversation)),
+            // Refusing would keep this customer's messages with the hardware for ever, and everything behind them.
+            Ok(None) => error!("The conversation {id} is missing: a new one is begun"),
+            Err(StoreError::Corrupt(reason)) => {
+                error!("The conversation {id} cannot be read: a new one is begun ({reason})");
+            }
+            Err(other) => return Err(other),
+        }
     }
     let id = ConversationId::generate().map_err(|_| StoreError::NoEntropy)?;
     let conversation = Conversation {
@@ -144,14 +153,6 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
     let Some(conversation) = tx.load::<Conversation>(&key)? else {
         return Ok(false);
     };
-    let mut files = Vec::new();
-    let (mut messages, mut bytes) = (0, 0);
-    for item in newest_first(tx, id, None) {
-        let (_, stored) = item?;
-        messages += 1;
-        bytes += stored.logical_bytes();
-        files.extend(stored.files());
-    }
     for queue in [Queue::ToUplink, Queue::ToHardware] {
         let waiting: Vec<MessageId> = tx
             .scan(keys::entries(queue, Some(id)))
@@ -161,26 +162,33 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
             dequeue(tx, queue, message)?;
         }
     }
-    for range in [keys::lives(id, None), keys::packs(id, None)] {
-        let gone: Vec<Vec<u8>> = tx
-            .scan(range)
-            .map(|item| item.map(|(key, _)| key.to_vec()))
-            .collect::<Result<_, _>>()?;
-        for key in gone {
-            tx.delete(key);
+    let mut removed = Removed::default();
+    let live: Vec<_> = tx.scan(keys::lives(id, None)).collect::<Result<_, _>>()?;
+    for (key, value) in live {
+        match decode::<MessageRecord>(&value) {
+            Ok(message) => removed.add(&message),
+            // What cannot be read goes all the same.
+            Err(error) => {
+                warn!("A message of conversation {id} is deleted unread: {error}");
+                removed.messages += 1;
+            }
+        }
+        tx.delete(key.to_vec());
+    }
+    let packs: Vec<_> = tx.scan(keys::packs(id, None)).collect::<Result<_, _>>()?;
+    for (key, value) in packs {
+        removed.add_pack(tx.archive(), &key, &value);
+        match packs::forget(tx, &key, &value) {
+            Err(StoreError::Corrupt(error)) => warn!("A pack is deleted, its bytes are not counted: {error}"),
+            forgotten => forgotten?,
         }
     }
-    for file in &files {
-        tx.delete(keys::file(*file));
-    }
-    tx.effects.remove_files.extend(files);
+    removed.apply(tx);
     if conversation.last != 0 {
         tx.delete(keys::activity(conversation.channel, conversation.last));
     }
     tx.delete(keys::address(conversation.channel, &conversation.address));
     tx.delete(key);
     tx.head.conversations = tx.head.conversations.saturating_sub(1);
-    tx.head.messages = tx.head.messages.saturating_sub(messages);
-    tx.head.logical_bytes = tx.head.logical_bytes.saturating_sub(bytes);
     Ok(true)
 }

@@ -26,6 +26,9 @@ pub enum StoreError {
     /// The operating system refused a file of an attachment.
     #[error("cannot write a file of an attachment: {0}")]
     File(String),
+    /// The operating system refused a file of the archive of finished messages.
+    #[error("the archive of finished messages: {0}")]
+    Archive(String),
     /// The store stopped after a failed write or sync: nothing is acknowledged any more.
     #[error("the store has stopped: {0}")]
     Failed(String),
@@ -45,6 +48,7 @@ impl StoreError {
             self,
             Self::NoSpace
                 | Self::File(_)
+                | Self::Archive(_)
                 | Self::Failed(_)
                 | Self::Closed
                 | Self::NoEntropy

@@ -8,12 +8,13 @@
 //! | `C` conversation | [`super::records::Conversation`] |
 //! | `D` channel, hash of the key | message: recognises repeats |
 //! | `F` attachment | message |
+//! | `G` number of an archive file | [`super::archive::FileRecord`] |
 //! | `H` channel's id as text | [`super::records::Channel`] |
 //! | `K` sequence | [`super::records::Checkpoint`] |
 //! | `L` conversation, inverted sequence | [`super::records::MessageRecord`]: one message |
 //! | `M` name | meta: schema, ids, counters |
 //! | `N` driver, its own key | its own value: what a driver must remember |
-//! | `P` conversation, inverted first sequence | a pack: finished messages that are older than all live ones |
+//! | `P` conversation, inverted first sequence | [`super::packs::Packed`]: finished messages that are older than all live ones |
 //! | `Q` queue, conversation, sequence | [`super::records::Entry`] |
 //! | `U` inverted number | [`super::records::UnmappedRecord`] |
 //!
@@ -140,6 +141,15 @@ pub(super) fn dedup(channel: u16, of: &DedupKey) -> Vec<u8> {
 
 pub(super) fn file(id: AttachmentId) -> Vec<u8> {
     key(b'F', &[&id.0.to_be_bytes()])
+}
+
+pub(super) fn archive_file(number: u32) -> Vec<u8> {
+    key(b'G', &[&number.to_be_bytes()])
+}
+
+/// The number in the key of an archive file.
+pub(super) fn archive_number(key: &[u8]) -> Option<u32> {
+    key.last_chunk().map(|bytes| u32::from_be_bytes(*bytes))
 }
 
 pub(super) fn channel(id: &ChannelId) -> Vec<u8> {

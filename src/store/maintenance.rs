@@ -3,7 +3,10 @@
 
 use std::sync::Arc;
 
+use log::warn;
+
 use super::committer::Durability;
+use super::compaction::{self, Moving};
 use super::records::{Remembered, decode};
 use super::shared::{Shared, attachments_dir, lock, remove_file};
 use super::tx::Source;
@@ -32,6 +35,7 @@ pub(super) struct Progress {
     expire_after: Option<Vec<u8>>,
     expired_at: Option<Timestamp>,
     orphans_done: bool,
+    pub(super) moving: Moving,
 }
 
 pub(super) async fn round(store: &Store, now: Timestamp) -> Result<Maintenance, StoreError> {
@@ -43,11 +47,33 @@ pub(super) async fn round(store: &Store, now: Timestamp) -> Result<Maintenance, 
             Ok(())
         })
         .await?;
-    pack(store, now, &mut done).await?;
+    // Removing comes first: on a full disk there is no room to pack before.
     sweep(store, now, &mut done).await?;
+    let mut waiting = None;
+    match pack(store, now, &mut done).await {
+        Ok(()) => compaction::round(store, &mut done)
+            .await
+            .or_else(|error| wait(error, &mut waiting))?,
+        Err(error) => wait(error, &mut waiting)?,
+    }
     expire(store, now, &mut done).await?;
     remove_orphans(store, &mut done).await?;
+    if let Some(error) = waiting {
+        warn!("Finished messages stay where they are until there is room: {error}");
+        done.more = false;
+    }
     Ok(done)
+}
+
+/// What the archive cannot take stays where it is; the next round tries again.
+fn wait(error: StoreError, waiting: &mut Option<StoreError>) -> Result<(), StoreError> {
+    match error {
+        StoreError::NoSpace | StoreError::Archive(_) => {
+            *waiting = Some(error);
+            Ok(())
+        }
+        other => Err(other),
+    }
 }
 
 /// Conversations in a range of messages or packs, found by jumping from one to the next.

@@ -3,120 +3,166 @@
 
 use sled::IVec;
 
-use super::StoreError;
-use super::keys;
+use super::packs::{self, Pack};
 use super::records::{Entry, MessageRecord, RecordState, decode};
 use super::shared::Shared;
-use super::tx::{Source, Tx};
+use super::tx::{Archived, Item, Source, Tx};
 use super::types::{Queue, UplinkKind};
+use super::{StoreError, keys};
 use crate::domain::{
     ChannelId, ConversationId, DeliveryState, IncomingState, Message, MessageId, ParticipantId,
     ProviderChannelId, Sequence,
 };
 
-/// Neighbouring packs lie in one page of the database: about so many.
-const PACKS_OF_A_PAGE: usize = 8;
-
-/// Finished messages of one conversation, oldest first.
-pub(super) type Pack = Vec<(u64, MessageRecord)>;
+/// How often something is read again that moved while it was read.
+const AGAIN: usize = 8;
 
 /// A message and where it lies.
 pub(super) struct Found {
     pub(super) stored: MessageRecord,
-    /// The pack that it lies in, with the pack's key.
-    pack: Option<(IVec, Pack)>,
+    /// The pack that it lies in, with its key and value.
+    pack: Option<(IVec, IVec, Pack)>,
 }
 
-pub(super) fn find(source: &impl Source, id: MessageId) -> Result<Option<Found>, StoreError> {
+pub(super) fn find(source: &impl Archived, id: MessageId) -> Result<Option<Found>, StoreError> {
     // Live first: packing moves messages the other way, so that this order never misses one.
     if let Some(stored) = source.load(&keys::live(id))? {
         return Ok(Some(Found { stored, pack: None }));
     }
-    let Some(item) = source
-        .scan(keys::packs(id.conversation, Some(id.sequence)))
-        .next()
-    else {
-        return Ok(None);
-    };
-    let (key, value) = item?;
-    source.release(&key);
-    let pack: Pack = decode(&value)?;
-    let stored = pack
-        .iter()
-        .find(|(sequence, _)| *sequence == id.sequence.0)
-        .map(|(_, s)| s.clone());
-    Ok(stored.map(|stored| Found {
-        stored,
-        pack: Some((key, pack)),
-    }))
+    let mut again = 0;
+    loop {
+        let range = keys::packs(id.conversation, Some(id.sequence));
+        let Some((key, value)) = source.scan(range).next().transpose()? else {
+            return Ok(None);
+        };
+        let pack = match packs::read(source.archive(), &key, &value) {
+            Ok(pack) => pack,
+            Err(error) => {
+                again += 1;
+                if again > AGAIN || source.get(&key)?.as_ref() == Some(&value) {
+                    return Err(error);
+                }
+                continue;
+            }
+        };
+        let stored = pack
+            .iter()
+            .find(|(sequence, _)| *sequence == id.sequence.0)
+            .map(|(_, stored)| stored.clone());
+        return Ok(stored.map(|stored| Found {
+            stored,
+            pack: Some((key, value, pack)),
+        }));
+    }
 }
 
 /// Writes a changed message back to where it lay.
 pub(super) fn replace(tx: &mut Tx<'_>, id: MessageId, found: Found) -> Result<(), StoreError> {
     match found.pack {
         None => tx.put(keys::live(id), &found.stored),
-        Some((key, mut pack)) => {
+        Some((key, value, mut pack)) => {
             for (sequence, stored) in &mut pack {
                 if *sequence == id.sequence.0 {
                     *stored = found.stored.clone();
                 }
             }
-            tx.put(key.to_vec(), &pack)
+            packs::forget(tx, &key, &value)?;
+            packs::store(tx, id.conversation, &pack)
         }
     }
 }
 
 /// Messages of a conversation, newest first, from before a sequence.
-pub(super) fn newest_first(
-    source: &impl Source,
+pub(super) fn newest_first<S: Archived>(
+    source: &S,
     conversation: ConversationId,
     before: Option<Sequence>,
-) -> impl Iterator<Item = Result<(Sequence, MessageRecord), StoreError>> {
-    let mut live = source.scan(keys::lives(conversation, before));
-    let mut packs = None;
-    let mut pack: Pack = Vec::new();
-    let mut packs_read = 0;
-    let mut oldest = before.map_or(u64::MAX, |sequence| sequence.0);
-    std::iter::from_fn(move || {
-        if packs.is_none() {
-            match live
-                .next()
-                .map(|item| item.and_then(|(key, value)| Ok((keys::inverted_tail(&key), decode(&value)?))))
-            {
-                Some(Ok((Some(sequence), stored))) => {
-                    oldest = sequence;
-                    return Some(Ok((Sequence(sequence), stored)));
-                }
-                Some(Ok((None, _))) => return Some(Err(StoreError::Corrupt("a message's key".to_owned()))),
-                Some(Err(error)) => return Some(Err(error)),
-                None => {}
-            }
-        }
-        let packs = packs.get_or_insert_with(|| {
-            let newest = Sequence(oldest.saturating_sub(1));
-            source.scan(keys::packs(conversation, Some(newest)))
-        });
+) -> NewestFirst<'_, S> {
+    NewestFirst {
+        source,
+        conversation,
+        live: Some(source.scan(keys::lives(conversation, before))),
+        packs: None,
+        pack: Pack::new(),
+        oldest: before.map_or(u64::MAX, |sequence| sequence.0),
+    }
+}
+
+pub(super) struct NewestFirst<'s, S> {
+    source: &'s S,
+    conversation: ConversationId,
+    live: Option<Box<dyn Iterator<Item = Item> + 's>>,
+    packs: Option<Box<dyn Iterator<Item = Item> + 's>>,
+    /// What is left of the pack that was read last.
+    pack: Pack,
+    /// What was given out last.
+    oldest: u64,
+}
+
+impl<S: Archived> NewestFirst<'_, S> {
+    fn next_live(&mut self) -> Result<Option<(Sequence, MessageRecord)>, StoreError> {
+        let Some((key, value)) = self.live.as_mut().and_then(Iterator::next).transpose()? else {
+            self.live = None;
+            return Ok(None);
+        };
+        let sequence =
+            keys::inverted_tail(&key).ok_or_else(|| StoreError::Corrupt("a message's key".to_owned()))?;
+        self.oldest = sequence;
+        Ok(Some((Sequence(sequence), decode(&value)?)))
+    }
+
+    fn next_pack(&mut self) -> Result<Option<Pack>, StoreError> {
+        let mut again = 0;
         loop {
-            while let Some((sequence, stored)) = pack.pop() {
-                // Also skips what was packed while the live ones were read.
-                if sequence < oldest {
-                    oldest = sequence;
-                    return Some(Ok((Sequence(sequence), stored)));
-                }
-            }
-            let read = packs.next()?.and_then(|(key, value)| {
-                if packs_read % PACKS_OF_A_PAGE == 0 {
-                    source.release(&key);
-                }
-                packs_read += 1;
-                decode(&value)
+            let packs = self.packs.get_or_insert_with(|| {
+                let newest = Sequence(self.oldest.saturating_sub(1));
+                self.source.scan(keys::packs(self.conversation, Some(newest)))
             });
-            match read {
-                Ok(next) => pack = next,
-                Err(error) => return Some(Err(error)),
+            let Some((key, value)) = packs.next().transpose()? else {
+                return Ok(None);
+            };
+            match packs::read(self.source.archive(), &key, &value) {
+                Ok(pack) => return Ok(Some(pack)),
+                Err(error) => {
+                    again += 1;
+                    if again > AGAIN || self.source.get(&key)?.as_ref() == Some(&value) {
+                        return Err(error);
+                    }
+                    // It was moved, perhaps into the pack before it: look at all of them again.
+                    self.packs = None;
+                }
             }
         }
-    })
+    }
+
+    fn step(&mut self) -> Result<Option<(Sequence, MessageRecord)>, StoreError> {
+        if self.live.is_some()
+            && let Some(found) = self.next_live()?
+        {
+            return Ok(Some(found));
+        }
+        loop {
+            while let Some((sequence, stored)) = self.pack.pop() {
+                // Also skips what was packed while the live ones were read.
+                if sequence < self.oldest {
+                    self.oldest = sequence;
+                    return Ok(Some((Sequence(sequence), stored)));
+                }
+            }
+            match self.next_pack()? {
+                Some(pack) => self.pack = pack,
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+impl<S: Archived> Iterator for NewestFirst<'_, S> {
+    type Item = Result<(Sequence, MessageRecord), StoreError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().transpose()
+    }
 }
 
 /// Messages of one conversation, newest first, as the rest of the gateway sees them.

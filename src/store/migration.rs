@@ -6,7 +6,7 @@
 use log::{info, warn};
 use sled::{Batch, IVec, Tree};
 
-use super::messages::Pack;
+use super::packs::Pack;
 use super::records::{HeadRecord, Known, Remembered, decode, encode};
 use super::tx::{Source, broken};
 use super::{StoreError, keys};

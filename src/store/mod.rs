@@ -9,8 +9,10 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+mod archive;
 mod attachments;
 mod committer;
+mod compaction;
 mod conversations;
 mod error;
 mod incoming;

@@ -41,11 +41,12 @@ impl Reader {
         let found = self
             .shared
             .tree
-            .get(&keys::note(driver, own))
+            .get(keys::note(driver, own))
             .map_err(super::tx::broken)?;
         Ok(found.map(|value| value.to_vec()))
     }
 
+    #[allow(clippy::type_complexity, reason = "keys with their values")]
     /// A driver's notes whose keys begin with `prefix`, in the order of their keys.
     pub fn notes(&self, driver: &str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
         let own = keys::note(driver, &[]).len();

@@ -4,12 +4,14 @@ use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE32_DNSSEC;
 use log::warn;
 use rustix::fs::{FlockOperation, flock};
 use sled::Tree;
 
+use super::archive::{self, Archive};
 use super::attachments::sync_dir;
 use super::error::OpenError;
 use super::migration::{SCHEMA, migrate};
@@ -22,6 +24,9 @@ use crate::domain::GatewayId;
 
 /// sled's page cache. Small: the kernel's cache keeps the file anyway.
 const CACHE_BYTES: u64 = 1 << 20;
+
+/// How long a store that was closed in this process may take to let go of its file.
+const LET_GO: Duration = Duration::from_secs(2);
 
 /// Everything that must live as long as the store is open.
 pub(super) struct Opened {
@@ -42,27 +47,19 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     Gauge::new(&options).make_room_to_open();
     make_dir(&store_dir)?;
     make_dir(&attachments_dir(&state_dir))?;
+    make_dir(&archive::folder(&state_dir))?;
     let corrupt = |reason: String| OpenError::Corrupt {
         path: state_dir.clone(),
         reason,
     };
-    let db = sled::Config::default()
-        .path(&store_dir)
-        .cache_capacity(CACHE_BYTES)
-        .mode(sled::Mode::LowSpace)
-        // Syncs are the committer's: an idle store writes nothing.
-        .flush_every_ms(None)
-        .open()
-        .map_err(|error| match error {
-            sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
-                OpenError::InUse {
-                    path: state_dir.clone(),
-                    pid: None,
-                }
-            }
-            sled::Error::Io(source) => io("open the store in", &store_dir)(source),
-            other => corrupt(other.to_string()),
-        })?;
+    let db = open_sled(&store_dir).map_err(|error| match error {
+        sled::Error::Io(source) if is_locked(&source) => OpenError::InUse {
+            path: state_dir.clone(),
+            pid: None,
+        },
+        sled::Error::Io(source) => io("open the store in", &store_dir)(source),
+        other => corrupt(other.to_string()),
+    })?;
     // sled syncs none of these when it makes them.
     for path in [store_dir.join("conf"), store_dir.join("db")] {
         File::open(&path)
@@ -88,12 +85,38 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     let media_secret = media_secret(&tree).map_err(words)?;
     tree.flush().map_err(|error| corrupt(error.to_string()))?;
     db_file.sync_data().map_err(io("sync", &db_path))?;
-    let shared = Shared::load(tree, options, gateway, media_secret).map_err(words)?;
+    let archive = Archive::open(archive::folder(&state_dir), &tree).map_err(words)?;
+    let shared = Shared::load(tree, archive, options, gateway, media_secret).map_err(words)?;
     Ok(Opened {
         shared,
         db_file,
         lock,
     })
+}
+
+fn is_locked(error: &std::io::Error) -> bool {
+    error.to_string().contains("could not acquire lock")
+}
+
+fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
+    let begun = Instant::now();
+    loop {
+        let opened = sled::Config::default()
+            .path(path)
+            .cache_capacity(CACHE_BYTES)
+            .mode(sled::Mode::LowSpace)
+            // Syncs are the committer's: an idle store writes nothing.
+            .flush_every_ms(None)
+            .open();
+        match opened {
+            // The lock of the state directory is ours, so this is a store that this process closed just now: sled's
+            // threads let go of their file a moment after the last handle.
+            Err(sled::Error::Io(error)) if is_locked(&error) && begun.elapsed() < LET_GO => {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+            opened => return opened,
+        }
+    }
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {

@@ -1,22 +1,18 @@
-//! Finished messages move into packs: fewer keys, so less memory and less disk.
-//!
-//! sled keeps up to 16 values in a page, writes pages whole, puts one beyond 128 KiB into a file of its own that
-//! nothing syncs, and its page cache holds pages by the count of looks, not by size. So packs are small: at
-//! 1 KiB a page of them has 16 KiB, and a million short messages are 25,000 pages instead of 125,000.
+//! Finished messages move into packs in the archive: fewer keys in the tree, so less memory and less disk.
 
 use std::collections::VecDeque;
 
 use log::warn;
 
-use super::messages::Pack;
-use super::records::{MessageRecord, decode};
-use super::tx::{Source, Tx};
+use super::archive::{Archive, FileRecord, Place, Pointer};
+use super::records::{MessageRecord, decode, decode_as, encode, encode_as};
+use super::tx::{Archived, Source, Tx};
 use super::types::Queue;
 use super::{StoreError, keys};
 use crate::domain::{ConversationId, MessageId, Sequence, Timestamp};
 
 /// A pack is full when its texts and overheads reach this many bytes …
-const FULL_BYTES: u64 = 1024;
+const FULL_BYTES: u64 = 4096;
 /// … or when it holds this many messages.
 const FULL_MESSAGES: usize = 64;
 /// What a message takes in a pack beside its text, roughly.
@@ -25,6 +21,139 @@ const RECORD_BYTES: u64 = 20;
 const IDLE_MS: i64 = 60 * 60 * 1000;
 /// Messages of one conversation packed by one operation.
 const MAX_STEP: usize = 1024;
+/// Leads a pointer, where [`super::records`] has the number of a pack that lies in the tree itself.
+pub(super) const POINTER: u8 = 2;
+
+/// Finished messages of one conversation, oldest first.
+pub(super) type Pack = Vec<(u64, MessageRecord)>;
+
+/// The value of a pack's key.
+pub(super) enum Packed {
+    /// As stores of schema 2 and before had them; maintenance moves them.
+    Inline(Pack),
+    Archived(Pointer),
+}
+
+impl Packed {
+    pub(super) fn decode(value: &[u8]) -> Result<Self, StoreError> {
+        if is_inline(value) {
+            decode(value).map(Self::Inline)
+        } else {
+            decode_as(POINTER, value).map(Self::Archived)
+        }
+    }
+
+    /// Bytes, and whether it takes no more messages.
+    fn extent(&self) -> (u64, bool) {
+        match self {
+            Self::Inline(pack) => (size(pack), is_full(pack)),
+            Self::Archived(pointer) => {
+                let bytes = u64::from(pointer.length);
+                // The length of a record is not exactly what is reckoned for it.
+                let full = pointer.count >= FULL_MESSAGES as u64 || bytes >= FULL_BYTES - FULL_BYTES / 8;
+                (bytes, full)
+            }
+        }
+    }
+}
+
+/// Whether the value is a pack itself.
+pub(super) fn is_inline(value: &[u8]) -> bool {
+    value.first() != Some(&POINTER)
+}
+
+/// The conversation and the first message in the key of a pack.
+pub(super) fn of_key(key: &[u8]) -> Result<(ConversationId, u64), StoreError> {
+    keys::conversation_of(key)
+        .zip(keys::inverted_tail(key))
+        .ok_or_else(|| StoreError::Corrupt("a pack's key".to_owned()))
+}
+
+/// The messages of a pack.
+pub(super) fn read(archive: &Archive, key: &[u8], value: &[u8]) -> Result<Pack, StoreError> {
+    let (conversation, first) = of_key(key)?;
+    let mut pack: Pack = match Packed::decode(value)? {
+        Packed::Inline(pack) => pack,
+        Packed::Archived(pointer) => decode(&archive.read(conversation, &pointer)?)?,
+    };
+    pack.retain(|(sequence, _)| *sequence >= first);
+    Ok(pack)
+}
+
+/// Appends a pack to the archive and points to it. One without messages is nothing.
+pub(super) fn store(tx: &mut Tx<'_>, id: ConversationId, pack: &Pack) -> Result<(), StoreError> {
+    let (Some((first, _)), Some((last, _))) = (pack.first(), pack.last()) else {
+        return Ok(());
+    };
+    let pointer = Pointer {
+        file: 0,
+        offset: 0,
+        length: 0,
+        last: *last,
+        count: pack.len() as u64,
+        logical_bytes: pack.iter().map(|(_, message)| message.logical_bytes()).sum(),
+        has_files: pack.iter().any(|(_, message)| message.files().next().is_some()),
+    };
+    place(tx, id, *first, &pointer, &encode(pack)?)
+}
+
+/// Appends a pack's record and points to it.
+pub(super) fn place(
+    tx: &mut Tx<'_>,
+    id: ConversationId,
+    first: u64,
+    pointer: &Pointer,
+    record: &[u8],
+) -> Result<(), StoreError> {
+    let Place { file, offset, length } = tx.archive().append(id, record)?;
+    let key = keys::archive_file(file);
+    let mut known: FileRecord = tx.load(&key)?.unwrap_or_default();
+    known.packs += 1;
+    known.bytes += u64::from(length);
+    known.end = known.end.max(offset + u64::from(length));
+    tx.put(key, &known)?;
+    point(
+        tx,
+        id,
+        first,
+        &Pointer {
+            file,
+            offset,
+            length,
+            ..pointer.clone()
+        },
+    )
+}
+
+/// Writes a pointer to what is in the archive already.
+pub(super) fn point(
+    tx: &mut Tx<'_>,
+    id: ConversationId,
+    first: u64,
+    pointer: &Pointer,
+) -> Result<(), StoreError> {
+    tx.put_raw(keys::pack(id, first), encode_as(POINTER, pointer)?);
+    Ok(())
+}
+
+/// Removes a pack. Its bytes in the archive are dead.
+pub(super) fn forget(tx: &mut Tx<'_>, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
+    tx.delete(key.to_vec());
+    discount(tx, value)
+}
+
+/// What a value pointed to is dead.
+pub(super) fn discount(tx: &mut Tx<'_>, value: &[u8]) -> Result<(), StoreError> {
+    if is_inline(value) {
+        return Ok(());
+    }
+    let pointer: Pointer = decode_as(POINTER, value)?;
+    let key = keys::archive_file(pointer.file);
+    let mut known: FileRecord = tx.load(&key)?.unwrap_or_default();
+    known.packs = known.packs.saturating_sub(1);
+    known.bytes = known.bytes.saturating_sub(u64::from(pointer.length));
+    tx.put(key, &known)
+}
 
 fn bytes(message: &MessageRecord) -> u64 {
     let files: usize = message
@@ -114,20 +243,28 @@ fn finished(tx: &Tx<'_>, id: ConversationId) -> Result<Pack, StoreError> {
 /// however seldom somebody writes.
 fn absorb(tx: &mut Tx<'_>, id: ConversationId, added: u64) -> Result<Pack, StoreError> {
     let mut sum = added;
-    let mut opened: Vec<(Vec<u8>, Pack)> = Vec::new();
+    let mut opened = Vec::new();
     for item in tx.scan(keys::packs(id, None)) {
         let (key, value) = item?;
-        let pack: Pack = decode(&value)?;
-        let bytes = size(&pack);
-        if is_full(&pack) || (bytes > sum && bytes + sum < FULL_BYTES) {
+        let Ok((bytes, full)) = Packed::decode(&value).map(|packed| packed.extent()) else {
+            break;
+        };
+        if full || (bytes > sum && bytes + sum < FULL_BYTES) {
             break;
         }
         sum += bytes;
-        opened.push((key.to_vec(), pack));
+        match read(tx.archive(), &key, &value) {
+            Ok(pack) => opened.push((key, value, pack)),
+            Err(error @ StoreError::Corrupt(_)) => {
+                warn!("A pack of conversation {id} cannot be added to: {error}");
+                break;
+            }
+            Err(error) => return Err(error),
+        }
     }
     let mut messages = Pack::new();
-    for (key, pack) in opened.into_iter().rev() {
-        tx.delete(key);
+    for (key, value, pack) in opened.into_iter().rev() {
+        forget(tx, &key, &value)?;
         messages.extend(pack);
     }
     Ok(messages)
@@ -139,10 +276,7 @@ fn move_into(
     pack: &mut Pack,
     live: &mut Vec<u64>,
 ) -> Result<u64, StoreError> {
-    let Some((first, _)) = pack.first() else {
-        return Ok(0);
-    };
-    tx.put(keys::pack(id, *first), &*pack)?;
+    store(tx, id, pack)?;
     for sequence in live.iter() {
         tx.delete(keys::live(MessageId {
             conversation: id,

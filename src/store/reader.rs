@@ -51,8 +51,17 @@ impl Reader {
             if views.len() >= limit {
                 return Ok((views, last));
             }
+            let id = ConversationId(id);
+            let view = match self.conversation(id, messages, None) {
+                Err(error @ StoreError::Corrupt(_)) => {
+                    // One conversation is no reason to show none.
+                    warn!("The conversation {id} cannot be shown: {error}");
+                    continue;
+                }
+                view => view?,
+            };
             // None: deleted since.
-            if let Some(mut view) = self.conversation(ConversationId(id), messages, None)? {
+            if let Some(mut view) = view {
                 view.activity = Activity(activity);
                 last = Some(view.activity);
                 views.push(view);
@@ -74,7 +83,7 @@ impl Reader {
         let channel = self.shared.channel_id(conversation.channel)?;
         let mut page = Vec::new();
         let mut next = None;
-        for item in newest_first(&self.shared.tree, id, before) {
+        for item in newest_first(&*self.shared, id, before) {
             let (sequence, stored) = item?;
             if page.len() >= messages {
                 next = page.last().map(|(oldest, _)| *oldest);
@@ -106,7 +115,7 @@ impl Reader {
 
     /// One message, with its channel.
     pub fn message(&self, id: MessageId) -> Result<Option<(ChannelId, Message)>, StoreError> {
-        let (Some(conversation), Some(found)) = (self.load(id.conversation)?, find(&self.shared.tree, id)?)
+        let (Some(conversation), Some(found)) = (self.load(id.conversation)?, find(&*self.shared, id)?)
         else {
             return Ok(None);
         };
@@ -149,7 +158,7 @@ impl Reader {
         let Some(known) = self.shared.tree.load::<Known>(&keys::file(id))? else {
             return Ok(None);
         };
-        let Some(found) = find(&self.shared.tree, known.message())? else {
+        let Some(found) = find(&*self.shared, known.message())? else {
             return Ok(None);
         };
         let attachment = found.stored.attachments.into_iter().find(|a| a.id == id);
@@ -181,7 +190,7 @@ impl Reader {
                 return Ok(None);
             };
             let channel = self.shared.channel_id(conversation.channel)?;
-            let found = find(&self.shared.tree, message)?;
+            let found = find(&*self.shared, message)?;
             // The message may have changed after its entry was read: then the revision must be the later one's
             // or an earlier one's, never a later one's with an earlier content.
             let unchanged =
@@ -243,7 +252,7 @@ impl Reader {
     pub(super) fn attempted(&self) -> Result<Vec<(ChannelId, MessageId)>, StoreError> {
         let mut attempted = Vec::new();
         for waiting in self.queued(Queue::ToHardware, usize::MAX)? {
-            let found = match find(&self.shared.tree, waiting.message) {
+            let found = match find(&*self.shared, waiting.message) {
                 Err(error @ StoreError::Corrupt(_)) => {
                     // One message is no reason not to start.
                     warn!(

@@ -17,14 +17,24 @@ const VERSION: u8 = 1;
 const MESSAGE_OVERHEAD: u64 = 64;
 
 pub(super) fn encode<T: Serialize>(value: &T) -> Result<Vec<u8>, StoreError> {
-    postcard::to_extend(value, vec![VERSION])
+    encode_as(VERSION, value)
+}
+
+/// With the number of another shape.
+pub(super) fn encode_as<T: Serialize>(version: u8, value: &T) -> Result<Vec<u8>, StoreError> {
+    postcard::to_extend(value, vec![version])
         .map_err(|error| StoreError::Corrupt(format!("cannot write a record: {error}")))
 }
 
 pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, StoreError> {
+    decode_as(VERSION, bytes)
+}
+
+/// With the number of another shape.
+pub(super) fn decode_as<T: DeserializeOwned>(known: u8, bytes: &[u8]) -> Result<T, StoreError> {
     let kind = || std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
     match bytes.split_first() {
-        Some((&VERSION, rest)) => {
+        Some((version, rest)) if *version == known => {
             postcard::from_bytes(rest).map_err(|error| StoreError::Corrupt(format!("{}: {error}", kind())))
         }
         Some((version, _)) => Err(StoreError::Corrupt(format!(

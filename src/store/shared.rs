@@ -5,15 +5,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 
 use log::warn;
-use sled::{Batch, Tree};
+use sled::{Batch, IVec, Tree};
 use tokio::sync::watch;
 
 use super::StoreError;
-use super::keys;
+use super::archive::Archive;
+use super::keys::{self, Range};
 use super::maintenance::Progress;
 use super::records::{Channel, Entry, HeadRecord, decode, encode};
 use super::space::Gauge;
-use super::tx::{Effects, Source, Writes, broken};
+use super::tx::{Archived, Effects, Item, Source, Writes, broken};
 use super::types::{ChannelCounts, ChannelLink, Counts, Head, Options, Queue};
 use crate::domain::{AttachmentId, ChannelId, ConversationId, GatewayId, MessageId, Sequence};
 
@@ -69,6 +70,7 @@ const SERVED_HALF: usize = 8192;
 
 pub(super) struct Shared {
     pub(super) tree: Tree,
+    pub(super) archive: Archive,
     pub(super) options: Options,
     pub(super) gateway: GatewayId,
     pub(super) media_secret: [u8; 32],
@@ -88,6 +90,7 @@ impl Shared {
     /// Reads what memory holds: counters, channels, queue heads.
     pub(super) fn load(
         tree: Tree,
+        archive: Archive,
         options: Options,
         gateway: GatewayId,
         media_secret: [u8; 32],
@@ -127,6 +130,7 @@ impl Shared {
             staged: Mutex::default(),
             progress: Mutex::default(),
             tree,
+            archive,
             options,
             gateway,
             media_secret,
@@ -205,6 +209,9 @@ impl Shared {
         }
         for id in effects.remove_files {
             remove_file(&self.attachment_path(id));
+        }
+        for number in effects.remove_archived {
+            self.archive.remove(number);
         }
     }
 
@@ -310,6 +317,22 @@ impl Shared {
 
     pub(super) fn attachment_path(&self, id: AttachmentId) -> PathBuf {
         attachments_dir(&self.options.state_dir).join(id.to_string())
+    }
+}
+
+impl Source for Shared {
+    fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
+        Source::get(&self.tree, key)
+    }
+
+    fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {
+        Source::scan(&self.tree, range)
+    }
+}
+
+impl Archived for Shared {
+    fn archive(&self) -> &Archive {
+        &self.archive
     }
 }
 

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use sled::{IVec, Tree};
 
 use super::StoreError;
+use super::archive::Archive;
 use super::keys::Range;
 use super::records::{HeadRecord, Waiting, decode, encode};
 use super::types::{ChannelLink, Queue};
@@ -25,22 +26,12 @@ pub(super) fn broken(error: sled::Error) -> StoreError {
     }
 }
 
-/// How often a page with packs is looked at when it was read once; see [`Source::release`].
-const LOOKS: usize = 16;
-
 /// Something that holds keys and values.
 pub(super) trait Source {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError>;
 
     /// Keys in order. There is no other direction: see [`super::keys`].
     fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's>;
-
-    /// Says that a large page, the one with this key, was read.
-    ///
-    /// sled's cache has 256 parts, each of which lets pages go only after 64 looks at its pages, however large
-    /// they are: 16,000 large pages would be hundreds of megabytes. So a large page gets several looks at once.
-    /// Each is a fraction of a microsecond, because the page is in memory.
-    fn release(&self, _key: &[u8]) {}
 
     fn load<T: DeserializeOwned>(&self, key: &[u8]) -> Result<Option<T>, StoreError>
     where
@@ -53,13 +44,6 @@ pub(super) trait Source {
 impl Source for Tree {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         Tree::get(self, key).map_err(broken)
-    }
-
-    fn release(&self, key: &[u8]) {
-        for _ in 0..LOOKS {
-            // What was read just now can be read again; if not, the next read says so.
-            drop(self.contains_key(key));
-        }
     }
 
     #[allow(
@@ -81,6 +65,8 @@ pub(super) struct Effects {
     pub(super) heads: BTreeSet<(bool, ConversationId)>,
     pub(super) channels: Vec<(ChannelId, u16, ChannelLink)>,
     pub(super) remove_files: Vec<AttachmentId>,
+    /// Files of the archive that nothing points to.
+    pub(super) remove_archived: Vec<u32>,
 }
 
 impl Effects {
@@ -88,12 +74,19 @@ impl Effects {
         self.heads.extend(other.heads);
         self.channels.extend(other.channels);
         self.remove_files.extend(other.remove_files);
+        self.remove_archived.extend(other.remove_archived);
     }
+}
+
+/// A source together with the files that its packs lie in.
+pub(super) trait Archived: Source {
+    fn archive(&self) -> &Archive;
 }
 
 /// One operation.
 pub(super) struct Tx<'a> {
     tree: &'a Tree,
+    archive: &'a Archive,
     earlier: &'a Writes,
     own: Writes,
     pub(super) head: HeadRecord,
@@ -101,9 +94,10 @@ pub(super) struct Tx<'a> {
 }
 
 impl<'a> Tx<'a> {
-    pub(super) fn new(tree: &'a Tree, earlier: &'a Writes, head: HeadRecord) -> Self {
+    pub(super) fn new(tree: &'a Tree, archive: &'a Archive, earlier: &'a Writes, head: HeadRecord) -> Self {
         Self {
             tree,
+            archive,
             earlier,
             own: Writes::new(),
             head,
@@ -147,16 +141,18 @@ impl<'a> Tx<'a> {
     }
 }
 
+impl Archived for Tx<'_> {
+    fn archive(&self) -> &Archive {
+        self.archive
+    }
+}
+
 impl Source for Tx<'_> {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
         if let Some(value) = self.own.get(key).or_else(|| self.earlier.get(key)) {
             return Ok(value.clone());
         }
         Source::get(self.tree, key)
-    }
-
-    fn release(&self, key: &[u8]) {
-        self.tree.release(key);
     }
 
     fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {

@@ -241,6 +241,8 @@ pub struct Maintenance {
     pub expired_keys: u64,
     /// Files that belonged to nothing.
     pub orphans: u64,
+    /// Packs of finished messages that were moved to another file of the archive.
+    pub moved: u64,
     /// Whether there is more to do: call again soon.
     pub more: bool,
 }

@@ -4,8 +4,10 @@ use super::keeping::{DAY, tamper};
 use super::*;
 use crate::domain::{DeliveryState, DeviceStatus, OutgoingState, StatusTarget};
 
-/// Keys of a kind as schema 2 had them: rising, packs by their last sequence. `which` leaves some as they are.
-fn to_schema_2(db: &sled::Db, which: impl Fn(usize) -> bool) {
+/// Keys of a kind as schema 2 had them: rising, packs in the tree and by their last sequence. `which` leaves some as
+/// they are.
+fn to_schema_2(dir: &TempDir, db: &sled::Db, which: impl Fn(usize) -> bool) {
+    let archive = archive::Archive::open(archive::folder(dir.path()), db).unwrap();
     for letter in [b'L', b'P', b'U'] {
         let items: Vec<_> = tx::Source::scan(&**db, keys::all(letter))
             .map(Result::unwrap)
@@ -14,16 +16,19 @@ fn to_schema_2(db: &sled::Db, which: impl Fn(usize) -> bool) {
             if !which(index) {
                 continue;
             }
-            let (before, number) = key.split_last_chunk::<8>().unwrap();
-            let number = if letter == b'P' {
-                let pack: Vec<(u64, records::MessageRecord)> = records::decode(&value).unwrap();
-                pack.last().unwrap().0
-            } else {
-                !u64::from_be_bytes(*number)
-            };
             db.remove(&key).unwrap();
-            db.insert([before, &number.to_be_bytes()].concat(), value)
-                .unwrap();
+            let (before, number) = key.split_last_chunk::<8>().unwrap();
+            if letter == b'P' {
+                // They were small.
+                for pack in packs::read(&archive, &key, &value).unwrap().chunks(5) {
+                    let key = [before, &pack.last().unwrap().0.to_be_bytes()].concat();
+                    db.insert(key, records::encode(&pack.to_vec()).unwrap()).unwrap();
+                }
+            } else {
+                let number = !u64::from_be_bytes(*number);
+                db.insert([before, &number.to_be_bytes()].concat(), value)
+                    .unwrap();
+            }
         }
     }
     db.insert(keys::SCHEMA, &2_u32.to_be_bytes()).unwrap();
@@ -65,7 +70,7 @@ async fn a_store_of_schema_2_is_migrated_also_when_that_was_cut_off() {
         let Bed { dir, store } = bed;
         store.close().await;
         drop(store);
-        tamper(&dir, |db| to_schema_2(db, |index| !half || index % 2 == 0));
+        tamper(&dir, |db| to_schema_2(&dir, db, |index| !half || index % 2 == 0));
         bed = Bed {
             store: Store::open(options(&dir)).unwrap(),
             dir,

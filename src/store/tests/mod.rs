@@ -1,8 +1,10 @@
 //! Behaviour of the store through its public surface.
 
+mod archiving;
 mod delivery;
 mod keeping;
 mod layout;
+mod model;
 mod refusing;
 
 use std::collections::{BTreeMap, HashSet};
@@ -123,6 +125,7 @@ impl Bed {
             sum.removed += round.removed;
             sum.expired_keys += round.expired_keys;
             sum.orphans += round.orphans;
+            sum.moved += round.moved;
             if !round.more {
                 return sum;
             }
