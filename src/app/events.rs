@@ -87,8 +87,26 @@ fn answer(stored: oneshot::Sender<Stored>, outcome: Result<(), StoreError>) -> O
     fatal
 }
 
-async fn received(store: &Store, message: ReceivedMessage) -> Result<(), StoreError> {
+/// Shortens a text to what the store takes, and says so at its end.
+fn cut(text: &mut String) {
+    let line = format!(
+        "\n[the text was cut: it has {} bytes, and {MAX_TEXT} are the limit]",
+        text.len()
+    );
+    let end = (0..=MAX_TEXT.saturating_sub(line.len()))
+        .rev()
+        .find(|at| text.is_char_boundary(*at))
+        .unwrap_or(0);
+    text.truncate(end);
+    text.push_str(&line);
+}
+
+async fn received(store: &Store, mut message: ReceivedMessage) -> Result<(), StoreError> {
     let channel = message.channel.clone();
+    if message.text.len() > MAX_TEXT && !message.attachments.is_empty() {
+        // A record of what could not be read has no place for its files.
+        cut(&mut message.text);
+    }
     if message.text.len() > MAX_TEXT {
         // It will never fit: a visible record with its beginning, instead of refusing the hardware for ever.
         let mut payload = message.text.into_bytes();
@@ -252,6 +270,14 @@ mod tests {
         assert_eq!(store.counts().messages, 1);
         stop.send(true).unwrap();
         task.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn a_text_that_is_too_long_is_cut_between_letters_and_says_so() {
+        let mut text = "ü".repeat(MAX_TEXT);
+        cut(&mut text);
+        assert!(text.len() <= MAX_TEXT && text.len() > MAX_TEXT - 3);
+        assert!(text.ends_with("ü\n[the text was cut: it has 131072 bytes, and 65536 are the limit]"));
     }
 
     #[tokio::test]

@@ -93,7 +93,7 @@ pub(super) async fn serve(
         );
     }
     let mime = attachment.mime.trim();
-    reply::header(&mut response, CONTENT_TYPE, "application/octet-stream");
+    reply::header(&mut response, CONTENT_TYPE, file::UNKNOWN);
     if !file::is_active(mime) {
         set(&mut response, CONTENT_TYPE, mime);
     }

@@ -16,7 +16,7 @@ use multer::{Constraints, Field, Multipart, SizeLimit};
 use super::api::store_failure;
 use super::service::{Context, Served};
 use crate::domain::{ConversationId, ParticipantId, Role, Timestamp};
-use crate::protocol::file::clean_name;
+use crate::protocol::file::{self, clean_name};
 use crate::protocol::pipedrive::manifest::{
     Code, Failure, MAX_FIELD, MAX_FIELDS, MAX_FILES, Post, PostForm, body, is_file_field,
 };
@@ -174,7 +174,7 @@ async fn stage(
         .content_type()
         .map(ToString::to_string)
         .filter(|mime| mime.len() <= MAX_MIME);
-    let mime = mime.unwrap_or_else(|| "application/octet-stream".to_owned());
+    let mime = mime.unwrap_or_else(|| file::UNKNOWN.to_owned());
     let mut chunk = next(field, unused).await?;
     if chunk.is_none() && no_name {
         return Ok(None);

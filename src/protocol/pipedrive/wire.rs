@@ -5,12 +5,10 @@ use std::borrow::Cow;
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
 use crate::domain::{self, AttachmentId, Timestamp};
+use crate::protocol::file;
 
 /// Shown for a message that carries neither text nor file: Pipedrive wants `message` to say something.
 pub const EMPTY_MESSAGE: &str = "(empty message)";
-
-/// MIME type of a file about which nothing is known.
-const UNKNOWN_MIME: &str = "application/octet-stream";
 
 /// Form of `created_at` in requests to the Channels API. Answers of the manifest endpoints always use
 /// [`Self::Iso8601`].
@@ -75,7 +73,7 @@ impl<'a> Attachment<'a> {
         let mime = attachment.mime.trim();
         Self {
             id: attachment.id,
-            mime: if mime.is_empty() { UNKNOWN_MIME } else { mime },
+            mime: if mime.is_empty() { file::UNKNOWN } else { mime },
             name: shown_name(attachment),
             size: attachment.size,
             url: url.into(),
