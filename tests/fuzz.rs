@@ -94,6 +94,21 @@ fn no_request_makes_the_routes_the_cursors_or_the_form_panic() {
 }
 
 #[test]
+fn no_bytes_of_a_connection_and_no_form_make_the_listener_panic_hang_or_fail() {
+    // The corpus gets through to the store, and so do mutations of it.
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for seed in ["whole", "files", "comma"] {
+        let form = std::fs::read(folder.join("multipart").join(seed)).unwrap();
+        let answer = targets::exchange(&targets::posted(&form));
+        let text = String::from_utf8_lossy(&answer);
+        assert!(text.starts_with("HTTP/1.1 200 "), "{seed}: {text}");
+    }
+    run(targets::http, "http", 1_500);
+    run(targets::multipart, "multipart", 1_500);
+    targets::end_listener();
+}
+
+#[test]
 fn no_answer_of_pipedrive_makes_the_uplink_panic() {
     run(targets::answers, "answers", 10_000);
 }

@@ -1,5 +1,10 @@
 //! What the fuzzers and the short deterministic run in `tests/fuzz.rs` feed with bytes from outside. None may panic.
 
+#[path = "listener.rs"]
+mod listener;
+
+pub use listener::{end_listener, exchange, http, multipart, posted};
+
 use std::hint::black_box;
 use std::sync::LazyLock;
 use std::time::Duration;

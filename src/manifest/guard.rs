@@ -161,9 +161,29 @@ impl Phase {
     }
 }
 
+/// A connection's bytes, whatever carries them.
+pub(super) trait Wire: AsyncRead + AsyncWrite + Unpin {
+    /// Reads what nobody wants any more, as it comes over the network.
+    fn poll_unwanted(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>>;
+}
+
+impl Wire for TlsStream<TcpStream> {
+    fn poll_unwanted(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let (socket, _) = self.get_mut();
+        Pin::new(socket).poll_read(cx, buf)
+    }
+}
+
+#[cfg(feature = "demo")]
+impl Wire for tokio::io::DuplexStream {
+    fn poll_unwanted(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self).poll_read(cx, buf)
+    }
+}
+
 /// The bytes of one connection, with its timers.
-pub(super) struct Guard {
-    inner: TlsStream<TcpStream>,
+pub(super) struct Guard<S> {
+    inner: S,
     phase: Arc<Phase>,
     limits: Limits,
     read_timer: Pin<Box<Sleep>>,
@@ -174,8 +194,8 @@ pub(super) struct Guard {
     lingering: Option<Pin<Box<Sleep>>>,
 }
 
-impl Guard {
-    pub(super) fn new(inner: TlsStream<TcpStream>, phase: Arc<Phase>, limits: Limits) -> Self {
+impl<S: Wire> Guard<S> {
+    pub(super) fn new(inner: S, phase: Arc<Phase>, limits: Limits) -> Self {
         let timed = phase.state.load(Relaxed);
         Self {
             inner,
@@ -257,7 +277,7 @@ fn is_ambiguous(head: &[u8]) -> bool {
     lengths > 1
 }
 
-impl AsyncRead for Guard {
+impl<S: Wire> AsyncRead for Guard<S> {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buf.filled().len();
@@ -274,7 +294,7 @@ impl AsyncRead for Guard {
     }
 }
 
-impl AsyncWrite for Guard {
+impl<S: Wire> AsyncWrite for Guard<S> {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let done = Pin::new(&mut this.inner).poll_write(cx, bytes);
@@ -320,8 +340,7 @@ impl AsyncWrite for Guard {
         let mut scratch = [0; 16 * 1024];
         for _ in 0..16 {
             let mut unwanted = ReadBuf::new(&mut scratch);
-            let (socket, _) = this.inner.get_mut();
-            match Pin::new(socket).poll_read(cx, &mut unwanted) {
+            match this.inner.poll_unwanted(cx, &mut unwanted) {
                 Poll::Ready(Ok(())) if !unwanted.filled().is_empty() => {}
                 Poll::Ready(_) => return Poll::Ready(Ok(())),
                 Poll::Pending => return Poll::Pending,

@@ -20,7 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::auth::{Credentials, Throttle};
 use super::crowd::{Crowd, Room};
-use super::guard::{Guard, Limits, Phase};
+use super::guard::{Guard, Limits, Phase, Wire};
 use super::metrics::{Metrics, Snapshot};
 use super::service::{self, Context, READS, Served};
 use super::tls::{CertificateError, Certificates};
@@ -257,6 +257,26 @@ impl Listener {
         while connections.join_next().await.is_some() {}
     }
 
+    /// Answers one connection whose bytes are decrypted already, until it ends: for fuzzers, which have no sockets.
+    #[cfg(feature = "demo")]
+    pub async fn answer_decrypted(&self, stream: tokio::io::DuplexStream) {
+        let (_stop, stop) = watch::channel(false);
+        let Ok(place) = Arc::clone(&self.places).acquire_owned().await else {
+            return;
+        };
+        let mut connection = Connection {
+            tls: TlsAcceptor::from(Arc::clone(&self.tls)),
+            context: Arc::clone(&self.context),
+            limits: self.limits,
+            stop,
+            phase: Phase::new(),
+            _place: place,
+        };
+        if let Err(reason) = connection.converse(stream).await {
+            debug!(reason = reason.as_str(); "A connection ended early");
+        }
+    }
+
     /// A place for one more connection. When all are taken, one after the other is asked to leave; meanwhile the
     /// operating system holds whoever else comes.
     async fn place(&self, crowd: &mut Crowd) -> Option<OwnedSemaphorePermit> {
@@ -322,6 +342,11 @@ impl Connection {
                 return Err("TLS handshake: took too long".to_owned());
             }
         };
+        self.converse(stream).await
+    }
+
+    /// HTTP, from the first byte to the close.
+    async fn converse(&mut self, stream: impl Wire) -> Result<(), String> {
         let phase = Arc::clone(&self.phase);
         let guard = Guard::new(stream, Arc::clone(&phase), self.limits);
         let service =
