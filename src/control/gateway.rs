@@ -408,6 +408,7 @@ fn link_status(driver: &crate::driver::DriverHandle) -> LinkStatus {
     let (up, since, reason) = match &*driver.link.borrow() {
         Link::Starting => (false, None, Some("connecting".to_owned())),
         Link::Up(since) => (true, Some(since.to_iso8601()), None),
+        Link::Limited { since, note } => (true, Some(since.to_iso8601()), Some(note.clone())),
         Link::Down { since, reason } => (false, Some(since.to_iso8601()), Some(reason.clone())),
     };
     LinkStatus {

@@ -58,6 +58,13 @@ pub enum Link {
     Starting,
     /// Connected since.
     Up(Timestamp),
+    /// Connected, over something that can lose what the usual connection keeps; the note is for a person.
+    Limited {
+        /// Since when.
+        since: Timestamp,
+        /// What can be lost, and why.
+        note: String,
+    },
     /// Not connected; the reason is for a person.
     Down {
         /// Since when.

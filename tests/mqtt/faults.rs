@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pipepost::config;
+use pipepost::config::{self, Protocol};
 use pipepost::domain::*;
 use pipepost::driver::{DriverEvent, Link, Stored};
 use pipepost::sim::broker::{Broker, Duplicate, Options, QoS, Refuse};
@@ -15,6 +15,16 @@ async fn start() -> Broker {
     Broker::start("127.0.0.1:0".parse().unwrap()).await.unwrap()
 }
 
+/// The driver speaks both, and what a broker does wrong must cost nothing in either.
+const BOTH: [Protocol; 2] = [Protocol::V5, Protocol::V4];
+
+fn speaking(protocol: Protocol, port: u16) -> config::Broker {
+    config::Broker {
+        protocol,
+        ..broker(port)
+    }
+}
+
 async fn publish(site: &Broker, name: &str) {
     let (topic, payload) = text(name);
     site.publish_local(&topic, payload, QoS::AtLeastOnce, false)
@@ -24,30 +34,32 @@ async fn publish(site: &Broker, name: &str) {
 
 #[tokio::test]
 async fn an_answer_whose_confirmation_is_lost_is_unknown_and_not_sent_twice() {
-    let site = start().await;
-    let mut device = site.subscribe_local("desk/1/send", 100);
-    let mut gateway = Gateway::start(broker(site.port()));
-    gateway.up().await;
-    assert_eq!(gateway.send("first", "1").await, Attempt::Sent);
-    site.faults().drop_all_pubacks(true);
-    let sending = gateway.send("second", "1");
-    let cutting = async {
-        for _ in 0..2 {
-            timeout(LIMIT, device.recv()).await.unwrap().unwrap();
-        }
-        site.faults().close_all_connections();
-    };
-    let (outcome, ()) = tokio::join!(sending, cutting);
-    assert!(matches!(outcome, Attempt::Unknown(_)), "{outcome:?}");
-    site.faults().drop_all_pubacks(false);
-    gateway.down("").await;
-    gateway.up().await;
-    assert_eq!(gateway.send("third", "1").await, Attempt::Sent);
-    let heard = timeout(LIMIT, device.recv()).await.unwrap().unwrap();
-    assert!(
-        String::from_utf8_lossy(&heard.payload).contains("third"),
-        "the second came again"
-    );
+    for protocol in BOTH {
+        let site = start().await;
+        let mut device = site.subscribe_local("desk/1/send", 100);
+        let mut gateway = Gateway::start(speaking(protocol, site.port()));
+        gateway.up().await;
+        assert_eq!(gateway.send("first", "1").await, Attempt::Sent);
+        site.faults().drop_all_pubacks(true);
+        let sending = gateway.send("second", "1");
+        let cutting = async {
+            for _ in 0..2 {
+                timeout(LIMIT, device.recv()).await.unwrap().unwrap();
+            }
+            site.faults().close_all_connections();
+        };
+        let (outcome, ()) = tokio::join!(sending, cutting);
+        assert!(matches!(outcome, Attempt::Unknown(_)), "{outcome:?}");
+        site.faults().drop_all_pubacks(false);
+        gateway.down("").await;
+        gateway.up().await;
+        assert_eq!(gateway.send("third", "1").await, Attempt::Sent);
+        let heard = timeout(LIMIT, device.recv()).await.unwrap().unwrap();
+        assert!(
+            String::from_utf8_lossy(&heard.payload).contains("third"),
+            "the second came again"
+        );
+    }
 }
 
 #[tokio::test]
@@ -82,55 +94,61 @@ async fn at_a_stop_only_answers_that_the_broker_has_seen_are_unknown() {
 
 #[tokio::test]
 async fn a_lost_session_is_subscribed_again() {
-    let site = start().await;
-    let mut gateway = Gateway::start(broker(site.port()));
-    gateway.up().await;
-    site.faults().lose_sessions(true);
-    site.faults().close_all_connections();
-    gateway.down("").await;
-    gateway.up().await;
-    publish(&site, "here").await;
-    assert_eq!(gateway.received().await.0.text, "here");
+    for protocol in BOTH {
+        let site = start().await;
+        let mut gateway = Gateway::start(speaking(protocol, site.port()));
+        gateway.up().await;
+        site.faults().lose_sessions(true);
+        site.faults().close_all_connections();
+        gateway.down("").await;
+        gateway.up().await;
+        publish(&site, "here").await;
+        assert_eq!(gateway.received().await.0.text, "here");
+    }
 }
 
 #[tokio::test]
 async fn a_marked_repeat_has_the_key_of_the_first_and_an_unmarked_one_is_a_second_message() {
-    let site = start().await;
-    let mut gateway = Gateway::start(broker(site.port()));
-    gateway.up().await;
-    site.faults().duplicate(Duplicate::Marked);
-    publish(&site, "ok").await;
-    let (first, stored) = gateway.received().await;
-    let _gone = stored.send(Stored::Acknowledge);
-    let (second, stored) = gateway.received().await;
-    let _gone = stored.send(Stored::Acknowledge);
-    let Some(DedupKey::FirstHash(hash)) = first.dedup else {
-        panic!("the first is taken for a repeat")
-    };
-    assert_eq!(second.dedup, Some(DedupKey::Hash(hash)));
-    site.faults().duplicate(Duplicate::Unmarked);
-    publish(&site, "ok").await;
-    for _ in 0..2 {
-        let (message, stored) = gateway.received().await;
-        assert!(matches!(message.dedup, Some(DedupKey::FirstHash(other)) if other != hash));
+    for protocol in BOTH {
+        let site = start().await;
+        let mut gateway = Gateway::start(speaking(protocol, site.port()));
+        gateway.up().await;
+        site.faults().duplicate(Duplicate::Marked);
+        publish(&site, "ok").await;
+        let (first, stored) = gateway.received().await;
         let _gone = stored.send(Stored::Acknowledge);
+        let (second, stored) = gateway.received().await;
+        let _gone = stored.send(Stored::Acknowledge);
+        let Some(DedupKey::FirstHash(hash)) = first.dedup else {
+            panic!("the first is taken for a repeat")
+        };
+        assert_eq!(second.dedup, Some(DedupKey::Hash(hash)));
+        site.faults().duplicate(Duplicate::Unmarked);
+        publish(&site, "ok").await;
+        for _ in 0..2 {
+            let (message, stored) = gateway.received().await;
+            assert!(matches!(message.dedup, Some(DedupKey::FirstHash(other)) if other != hash));
+            let _gone = stored.send(Stored::Acknowledge);
+        }
     }
 }
 
 #[tokio::test]
 async fn a_frozen_broker_is_noticed_and_found_again() {
-    let site = start().await;
-    let mut gateway = Gateway::start(config::Broker {
-        keep_alive: Duration::from_secs(5),
-        ..broker(site.port())
-    });
-    gateway.up().await;
-    site.faults().freeze(true);
-    gateway.down("").await;
-    site.faults().freeze(false);
-    gateway.up().await;
-    publish(&site, "awake").await;
-    assert_eq!(gateway.received().await.0.text, "awake");
+    for protocol in BOTH {
+        let site = start().await;
+        let mut gateway = Gateway::start(config::Broker {
+            keep_alive: Duration::from_secs(5),
+            ..speaking(protocol, site.port())
+        });
+        gateway.up().await;
+        site.faults().freeze(true);
+        gateway.down("").await;
+        site.faults().freeze(false);
+        gateway.up().await;
+        publish(&site, "awake").await;
+        assert_eq!(gateway.received().await.0.text, "awake");
+    }
 }
 
 #[tokio::test]
@@ -202,4 +220,59 @@ async fn a_flood_without_acknowledgements_waits_for_the_store_and_loses_nothing(
         }
     };
     tokio::join!(publishing, storing);
+}
+
+#[tokio::test]
+async fn a_broker_that_confirms_nothing_is_used_and_says_what_that_can_lose() {
+    for protocol in BOTH {
+        let site = start().await;
+        site.faults().grant_qos_0_only(true);
+        let mut gateway = Gateway::start(speaking(protocol, site.port()));
+        gateway.up().await;
+        let link = gateway.handle.link.borrow().clone();
+        assert!(
+            matches!(&link, Link::Limited { note, .. } if note.contains("QoS 0") && note.contains("lost")),
+            "{link:?}"
+        );
+        publish(&site, "here").await;
+        let (message, stored) = gateway.received().await;
+        assert_eq!(message.text, "here");
+        let _gone = stored.send(Stored::Acknowledge);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_with_mqtt_3_1_1_says_what_the_broker_alone_decides() {
+    let site = start().await;
+    let mut gateway = Gateway::start(speaking(Protocol::V4, site.port()));
+    gateway.up().await;
+    let link = gateway.handle.link.borrow().clone();
+    assert!(
+        matches!(&link, Link::Limited { note, .. } if note.contains("3.1.1")),
+        "{link:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_gateway_that_does_not_announce_itself_publishes_nothing_of_its_own() {
+    for protocol in BOTH {
+        let site = start().await;
+        let mut heard = site.subscribe_local("#", 100);
+        let mut gateway = Gateway::start(config::Broker {
+            announce: false,
+            ..speaking(protocol, site.port())
+        });
+        gateway.up().await;
+        // A cut connection would publish a will, a clean end a farewell.
+        site.faults().close_all_connections();
+        gateway.down("").await;
+        gateway.up().await;
+        gateway.stop().await;
+        publish(&site, "last").await;
+        let first = timeout(LIMIT, heard.recv()).await.unwrap().unwrap();
+        assert!(
+            String::from_utf8_lossy(&first.payload).contains("last"),
+            "{first:?}"
+        );
+    }
 }

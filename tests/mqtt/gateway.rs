@@ -81,7 +81,10 @@ impl Gateway {
     }
 
     pub(crate) async fn up(&mut self) {
-        let up = self.handle.link.wait_for(|link| matches!(link, Link::Up(_)));
+        let up = self
+            .handle
+            .link
+            .wait_for(|link| matches!(link, Link::Up(_) | Link::Limited { .. }));
         timeout(LIMIT, up)
             .await
             .expect("the driver does not connect")

@@ -82,6 +82,8 @@ struct Session {
     in_flight: usize,
     /// Filters in the order of the SUBSCRIBE that was sent.
     subscribing: Vec<String>,
+    /// Whether the broker grants QoS 0 only.
+    without_confirmation: bool,
     unsubscribing: usize,
 }
 
@@ -208,7 +210,7 @@ impl Connection {
                 since = *before;
                 same == reason
             }
-            Link::Starting | Link::Up(_) => false,
+            Link::Starting | Link::Up(_) | Link::Limited { .. } => false,
         };
         if known {
             debug!(broker = self.name(), reason, retry_in_s = pause.as_secs(); "Still no connection to the broker");
@@ -416,10 +418,10 @@ impl Connection {
 
     fn subscribed(&mut self, ack: &SubAck) {
         let filters = std::mem::take(&mut self.session.subscribing);
-        if ack
+        self.session.without_confirmation = ack
             .return_codes
-            .contains(&SubscribeReasonCode::Success(QoS::AtMostOnce))
-        {
+            .contains(&SubscribeReasonCode::Success(QoS::AtMostOnce));
+        if self.session.without_confirmation {
             warn!(broker = self.name(); "The broker grants QoS 0 only: what devices send while the gateway is away, \
                 restarts or is cut off is lost, and nothing comes again that was not stored");
         }
@@ -442,7 +444,18 @@ impl Connection {
     }
 
     fn up(&self) {
-        self.parts.link.send_replace(Link::Up(now()));
+        let note = if self.session.without_confirmation {
+            "the broker grants QoS 0 only: what devices send while the gateway is away or cut off is lost"
+        } else if self.parts.broker.protocol == Protocol::V4 {
+            "MQTT 3.1.1: the broker alone decides how long it keeps messages for an absent gateway"
+        } else {
+            self.parts.link.send_replace(Link::Up(now()));
+            return;
+        };
+        self.parts.link.send_replace(Link::Limited {
+            since: now(),
+            note: note.to_owned(),
+        });
     }
 
     /// Says on the broker whether the gateway is there.

@@ -47,6 +47,7 @@ struct Switches {
     duplicate: AtomicU8,
     reorder: AtomicBool,
     ignore_packet_limit: AtomicBool,
+    grant_qos_0: AtomicBool,
     refuse: AtomicU8,
     frozen: watch::Sender<bool>,
     close_all: watch::Sender<u64>,
@@ -61,6 +62,7 @@ impl Faults {
                 duplicate: AtomicU8::new(0),
                 reorder: AtomicBool::new(false),
                 ignore_packet_limit: AtomicBool::new(false),
+                grant_qos_0: AtomicBool::new(false),
                 refuse: AtomicU8::new(0),
                 frozen: watch::Sender::new(false),
                 close_all: watch::Sender::new(0),
@@ -119,6 +121,16 @@ impl Faults {
     /// this fault they are not delivered, as the specification demands.
     pub fn ignore_packet_limit(&self, on: bool) {
         self.shared.ignore_packet_limit.store(on, Ordering::SeqCst);
+    }
+
+    /// Subscriptions are granted QoS 0 only, whatever was asked for.
+    pub fn grant_qos_0_only(&self, on: bool) {
+        self.shared.grant_qos_0.store(on, Ordering::SeqCst);
+    }
+
+    /// Whether subscriptions get QoS 0 only.
+    pub(super) fn grants_qos_0_only(&self) -> bool {
+        self.shared.grant_qos_0.load(Ordering::SeqCst)
     }
 
     /// Whether this PUBACK is to be dropped.

@@ -369,7 +369,12 @@ impl Shared {
                 grants.push(Err(v5::SubscribeReasonCode::TopicFilterInvalid));
                 continue;
             }
-            let qos = lower(filter.qos, QoS::AtLeastOnce);
+            let most = if self.faults.grants_qos_0_only() {
+                QoS::AtMostOnce
+            } else {
+                QoS::AtLeastOnce
+            };
+            let qos = lower(filter.qos, most);
             let new = !session.subscriptions.contains_key(&filter.path);
             let wanted = match filter.retain_forward_rule {
                 v5::RetainForwardRule::OnEverySubscribe => true,
