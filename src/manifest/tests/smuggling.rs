@@ -56,6 +56,7 @@ fn get(line: &str, headers: &str) -> String {
 }
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 async fn what_could_be_read_two_ways_is_answered_once_with_a_4xx_and_the_connection_ends() {
     let gateway = gateway().await;
     let form = FORM.len();
