@@ -303,5 +303,11 @@ fn content<T>(total: u8, parts: &BTreeMap<u8, (Deliver, T)>) -> Content {
             bodies.push(body);
         }
     }
-    Content::Text(join_with_gaps(bodies, GAP))
+    let text = join_with_gaps(bodies, GAP);
+    // Some senders fill up with zeroes, which many databases refuse.
+    Content::Text(if text.contains('\0') {
+        text.replace('\0', "")
+    } else {
+        text
+    })
 }

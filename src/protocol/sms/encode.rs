@@ -25,7 +25,8 @@ pub enum Reference {
 pub struct SubmitOptions {
     /// Languages whose tables may be used, in the order of preference.
     pub languages: Vec<Language>,
-    /// Whether characters may be replaced ([`charset::transliterate`]) where that makes the text shorter.
+    /// Whether characters that the alphabet does not have may be replaced ([`charset::transliterate`]). It happens
+    /// where the whole text fits the GSM alphabet then and needs no more parts than unchanged.
     pub transliterate: bool,
     /// Most parts that the text may need; at most 255.
     pub max_parts: u8,
@@ -145,8 +146,7 @@ pub fn plan(text: &str, options: &SubmitOptions) -> Plan {
         cut(units, Alphabet::Utf16, Tables::DEFAULT, false, options.reference)
     };
     match best {
-        // A septet is never longer than a UTF-16 unit, and an escape and a septet never than two characters' units
-        // would be in octets.
+        // UTF-16 cannot need fewer parts than one.
         Some(plan) if plan.parts() <= 1 => plan,
         best => {
             let mut best = best;

@@ -117,7 +117,7 @@ fn a_name_is_not_sent_to() {
 }
 
 #[test]
-fn transliteration_happens_only_where_it_makes_the_text_cheaper() {
+fn transliteration_happens_only_where_the_whole_text_fits_the_alphabet_then() {
     let options = SubmitOptions {
         transliterate: true,
         ..SubmitOptions::default()

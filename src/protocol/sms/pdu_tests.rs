@@ -71,6 +71,17 @@ fn octets_without_a_port_are_shown_as_text_when_they_are() {
 }
 
 #[test]
+fn zeroes_that_fill_a_text_up_are_left_out() {
+    let data = &[0, b'o', 0, b'k', 0, 0, 0, 0];
+    let message = Made {
+        coding: 8,
+        data,
+        ..Made::default()
+    };
+    assert_eq!(alone(message.read()).text(), "ok");
+}
+
+#[test]
 fn all_groups_of_data_coding_schemes_are_told_apart() {
     use Alphabet::{Gsm7, Octets, Utf16};
     for (octet, alphabet, class, waiting) in [

@@ -100,8 +100,15 @@ impl Home {
         match address.kind {
             TypeOfNumber::Alphanumeric => {
                 // Some gateways send numbers as names.
-                let number = text.strip_prefix('+').and_then(international);
-                number.unwrap_or_else(|| Peer::Name(text.to_owned()))
+                if let Some(number) = text.strip_prefix('+').and_then(international) {
+                    return number;
+                }
+                // The alphabet has line breaks and a form feed, which have no place in an address.
+                let name: String = text.chars().filter(|c| !c.is_control()).collect();
+                match name.trim() {
+                    "" => Peer::Unknown,
+                    name => Peer::Name(name.to_owned()),
+                }
             }
             TypeOfNumber::NetworkSpecific | TypeOfNumber::Subscriber | TypeOfNumber::Abbreviated => {
                 Peer::ShortCode(text.to_owned())

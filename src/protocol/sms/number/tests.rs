@@ -80,6 +80,8 @@ fn short_codes_and_names_stay_as_they_are_and_are_not_answerable() {
     }
     assert_eq!(from("GB", Alphanumeric, "Bank Ö1").to_pdu(), None);
     assert_eq!(from("GB", Unknown, ""), Peer::Unknown);
+    assert_eq!(from("GB", Alphanumeric, "A\n\u{c}B\r").as_str(), "AB");
+    assert_eq!(from("GB", Alphanumeric, "\u{c}"), Peer::Unknown);
     // A number that a gateway has sent as a name is a number nevertheless.
     assert!(from("GB", Alphanumeric, "+447700900123").is_answerable());
 }

@@ -28,7 +28,7 @@ pub struct Header(pub Vec<Element>);
 
 impl Header {
     /// Reads the header without its length. An element that reaches beyond the end is damage; those before it
-    /// stand.
+    /// stand: the standard would ignore them too, which would tear a message in parts to pieces.
     pub(super) fn read(mut octets: &[u8]) -> (Self, Option<Damage>) {
         let mut elements = Vec::new();
         while !octets.is_empty() {
