@@ -38,8 +38,25 @@ pub struct Snapshot {
     pub unauthorized: u64,
     /// Brokers and modems with whether they are connected.
     pub links: Vec<(String, bool)>,
+    /// Modems with their figures.
+    pub modems: Vec<(String, ModemFigures)>,
     /// Channel, handed over, rejected, unknown.
     pub lanes: Vec<(String, u64, u64, u64)>,
+}
+
+/// A modem's figures; what is not known is left out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ModemFigures {
+    /// Signal strength in dBm.
+    pub signal_dbm: Option<i16>,
+    /// Messages in its memory.
+    pub storage_used: Option<u16>,
+    /// Places of its memory.
+    pub storage_total: Option<u16>,
+    /// Parts sent today (UTC).
+    pub sent_today: u32,
+    /// Messages that wait for parts.
+    pub incomplete: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +72,43 @@ struct Outcome {
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+type Figure = fn(&ModemFigures) -> Option<i64>;
+
+fn modems(registry: &mut Registry, modems: &[(String, ModemFigures)]) {
+    if modems.is_empty() {
+        return;
+    }
+    let figures: [(&str, &str, Figure); 5] = [
+        ("modem_signal_dbm", "Signal strength", |modem| {
+            modem.signal_dbm.map(i64::from)
+        }),
+        ("modem_storage_used", "Messages in the modem's memory", |modem| {
+            modem.storage_used.map(i64::from)
+        }),
+        ("modem_storage_total", "Places of the modem's memory", |modem| {
+            modem.storage_total.map(i64::from)
+        }),
+        (
+            "modem_parts_sent_today",
+            "Parts sent since midnight UTC",
+            |modem| Some(i64::from(modem.sent_today)),
+        ),
+        ("modem_incomplete", "Messages that wait for parts", |modem| {
+            Some(signed(modem.incomplete))
+        }),
+    ];
+    for (name, help, figure) in figures {
+        let family = Family::<Label, Gauge>::default();
+        for (modem, value) in modems
+            .iter()
+            .filter_map(|(modem, figures)| Some((modem, figure(figures)?)))
+        {
+            family.get_or_create(&Label { name: modem.clone() }).set(value);
+        }
+        registry.register(name, help, family);
+    }
 }
 
 /// The snapshot in the Prometheus text format (`OpenMetrics`).
@@ -116,6 +170,8 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         vec![(snapshot.uplink_state.clone(), 1)],
     );
 
+    modems(&mut registry, &snapshot.modems);
+
     let mut counter = |name: &str, help: &str, value: u64| {
         let counter: Counter<u64, AtomicU64> = Counter::default();
         counter.inc_by(value);
@@ -162,6 +218,13 @@ mod tests {
             messages: 3,
             queued: vec![("to_uplink", 2)],
             links: vec![("broker site".to_owned(), true)],
+            modems: vec![(
+                "modem office".to_owned(),
+                ModemFigures {
+                    signal_dbm: Some(-73),
+                    ..ModemFigures::default()
+                },
+            )],
             lanes: vec![("sms".to_owned(), 4, 0, 1)],
             uplink_state: "running".to_owned(),
             ..Snapshot::default()
@@ -171,6 +234,7 @@ mod tests {
             "pipepost_messages 3",
             "pipepost_queued{name=\"to_uplink\"} 2",
             "pipepost_link_up{name=\"broker site\"} 1",
+            "pipepost_modem_signal_dbm{name=\"modem office\"} -73",
             "pipepost_outgoing_total{channel=\"sms\",outcome=\"unknown\"} 1",
             "pipepost_uplink_state{name=\"running\"} 1",
         ] {

@@ -20,7 +20,7 @@ use crate::config::{Config, OnUnknown};
 use crate::control::server::{BindError, ControlSocket};
 use crate::control::{Gateway, ListenerStatus, Live};
 use crate::domain::{ChannelId, Timestamp};
-use crate::driver::{DriverEvent, DriverHandle, mqtt};
+use crate::driver::{DriverEvent, DriverHandle, at_modem, mqtt};
 use crate::manifest::{Handle, ListenError, Listener};
 use crate::queue::to_hardware::{self, Lane, LaneStatuses, Links};
 use crate::store::{self, OpenError, Store, StoreError};
@@ -30,6 +30,8 @@ use crate::systemd;
 const EVENTS: usize = 256;
 /// Outgoing messages that a broker is given at a time.
 const MQTT_IN_FLIGHT: usize = 16;
+/// And a modem.
+const MODEM_IN_FLIGHT: usize = 1;
 
 /// Why the gateway could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -242,7 +244,14 @@ fn spawn_events(tasks: &mut Tasks, store: &Store, received: mpsc::Receiver<Drive
 /// A running driver and the channels that it carries.
 struct Driver {
     handle: DriverHandle,
-    broker: String,
+    hardware: Hardware,
+}
+
+/// A driver's hardware, by its name in the configuration.
+#[derive(PartialEq, Eq)]
+enum Hardware {
+    Broker(String),
+    Modem(String),
 }
 
 async fn spawn_drivers(
@@ -284,10 +293,44 @@ async fn spawn_drivers(
         });
         drivers.push(Driver {
             handle,
-            broker: broker.name.clone(),
+            hardware: Hardware::Broker(broker.name.clone()),
         });
     }
+    drivers.extend(spawn_modems(tasks, config, store, events));
     Ok(drivers)
+}
+
+fn spawn_modems(
+    tasks: &mut Tasks,
+    config: &Config,
+    store: &Store,
+    events: &mpsc::Sender<DriverEvent>,
+) -> Vec<Driver> {
+    let mut drivers = Vec::new();
+    for modem in &config.modems {
+        let channel = config
+            .channels
+            .iter()
+            .find(|channel| channel.modem.as_ref() == Some(&modem.name));
+        // The check of the configuration has warned of a modem without a channel.
+        let Some(channel) = channel else { continue };
+        let (handle, driver) = at_modem::spawn(at_modem::Setup {
+            modem: modem.clone(),
+            channel: channel.id.clone(),
+            store: store.clone(),
+            events: events.clone(),
+            stop: tasks.shutdown().subscribe(),
+        });
+        tasks.spawn(&format!("modem {}", modem.name), async move {
+            driver.await;
+            Ok(())
+        });
+        drivers.push(Driver {
+            handle,
+            hardware: Hardware::Modem(modem.name.clone()),
+        });
+    }
+    drivers
 }
 
 fn spawn_lanes(
@@ -303,15 +346,22 @@ fn spawn_lanes(
             .devices
             .iter()
             .find(|device| Some(&device.name) == channel.device.as_ref());
+        let hardware = match (&channel.modem, device) {
+            (Some(modem), _) => Some(Hardware::Modem(modem.clone())),
+            (None, device) => device.map(|device| Hardware::Broker(device.broker.clone())),
+        };
         let driver = drivers
             .iter()
-            .find(|driver| device.is_some_and(|device| device.broker == driver.broker));
-        // The check of the configuration has refused a channel without a device.
+            .find(|driver| hardware.as_ref() == Some(&driver.hardware));
+        // The check of the configuration has refused a channel without hardware.
         let Some(driver) = driver else { continue };
         let lane = Lane {
             channel: channel.id.clone(),
             driver: driver.handle.clone(),
-            in_flight: MQTT_IN_FLIGHT,
+            in_flight: match driver.hardware {
+                Hardware::Broker(_) => MQTT_IN_FLIGHT,
+                Hardware::Modem(_) => MODEM_IN_FLIGHT,
+            },
             resend_unknown: channel.on_unknown == OnUnknown::Resend,
         };
         let name = format!("answers {}", channel.id);

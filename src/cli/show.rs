@@ -5,6 +5,7 @@ use std::fmt::Write;
 use crate::control::{
     ChannelStatus, Conversation, ConversationRow, MessageRow, QueueView, Status, UnmappedRow,
 };
+use crate::driver::at_modem::ModemStatus;
 
 /// Writing into a `String` cannot fail; the macro keeps the lines below readable.
 macro_rules! line {
@@ -127,9 +128,44 @@ pub(super) fn status(status: &Status) -> String {
         let since = prefixed(" since ", link.since.as_deref());
         let reason = prefixed(": ", link.reason.as_deref());
         line!(out, "{:<10} {state}{since}{reason}", link.name);
+        if let Some(modem) = &link.modem {
+            line!(out, "           {}", modem_in_words(modem));
+        }
     }
     out.push_str(&channels(&status.channels));
     out
+}
+
+/// A modem's state on one line.
+fn modem_in_words(modem: &ModemStatus) -> String {
+    let mut words = Vec::new();
+    words.extend(modem.model.as_deref().map(printable));
+    if !modem.sim.is_empty() {
+        words.push(format!("SIM {}", modem.sim));
+    }
+    if !modem.network.is_empty() {
+        let operator = modem
+            .operator
+            .as_deref()
+            .map_or_else(String::new, |name| format!("{} ", printable(name)));
+        words.push(format!("network {operator}({})", modem.network));
+    }
+    words.extend(modem.signal_dbm.map(|dbm| format!("signal {dbm} dBm")));
+    if let (Some(used), Some(total)) = (modem.storage_used, modem.storage_total) {
+        let full = if modem.storage_full { ", FULL" } else { "" };
+        words.push(format!("memory {used} of {total}{full}"));
+    }
+    if modem.unreadable > 0 {
+        words.push(format!("{} messages in it cannot be read", modem.unreadable));
+    }
+    if modem.incomplete > 0 {
+        words.push(format!("{} messages wait for parts", modem.incomplete));
+    }
+    words.push(format!(
+        "{} of {} parts sent today",
+        modem.sent_today, modem.daily_cap
+    ));
+    words.join(", ")
 }
 
 /// `pipepost channels list`

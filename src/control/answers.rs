@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::driver::at_modem::ModemStatus;
 use crate::queue::to_hardware::LaneStatus;
 
 /// Why the daemon refused a command.
@@ -166,6 +167,9 @@ pub struct LinkStatus {
     pub since: Option<String>,
     /// Why not, and what to do.
     pub reason: Option<String>,
+    /// What is known of a modem; `None` for a broker.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modem: Option<ModemStatus>,
 }
 
 /// A channel.

@@ -177,6 +177,21 @@ impl Gateway {
                 .iter()
                 .map(|link| (link.name.clone(), link.up))
                 .collect(),
+            modems: status
+                .links
+                .iter()
+                .filter_map(|link| {
+                    let modem = link.modem.as_ref()?;
+                    let figures = metrics::ModemFigures {
+                        signal_dbm: modem.signal_dbm,
+                        storage_used: modem.storage_used,
+                        storage_total: modem.storage_total,
+                        sent_today: modem.sent_today,
+                        incomplete: u64::try_from(modem.incomplete).unwrap_or(u64::MAX),
+                    };
+                    Some((link.name.clone(), figures))
+                })
+                .collect(),
             lanes: status
                 .channels
                 .iter()
@@ -416,6 +431,7 @@ fn link_status(driver: &crate::driver::DriverHandle) -> LinkStatus {
         up,
         since,
         reason,
+        modem: driver.modem.as_ref().map(|modem| modem.status.borrow().clone()),
     }
 }
 

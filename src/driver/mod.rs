@@ -7,6 +7,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::{Attempt, Outgoing, ReceivedMessage, StatusReport, Timestamp, Unmapped};
 
+pub mod at_modem;
 pub mod mqtt;
 
 /// What the store says to a driver.
@@ -83,4 +84,6 @@ pub struct DriverHandle {
     pub outgoing: mpsc::Sender<OutgoingJob>,
     /// State of the hardware.
     pub link: tokio::sync::watch::Receiver<Link>,
+    /// What a modem offers beside messages; `None` for a broker.
+    pub modem: Option<at_modem::ModemHandle>,
 }

@@ -62,6 +62,7 @@ impl Bed {
                 name: Arc::from("test"),
                 outgoing,
                 link: link_state,
+                modem: None,
             },
             in_flight: 4,
             resend_unknown,

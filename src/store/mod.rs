@@ -36,7 +36,7 @@ mod types;
 
 pub use attachments::{AttachmentWriter, StagedAttachment};
 pub use error::{OpenError, StoreError};
-pub use notes::Note;
+pub use notes::{Kept, Note};
 pub use reader::Reader;
 pub use types::{
     Activity, ChannelCounts, ChannelLink, ConversationView, Counts, Head, Inserted, Maintenance, NewOutgoing,

@@ -8,6 +8,9 @@ use super::{Store, StoreError, keys};
 /// A driver's key and its value; `None` removes it.
 pub type Note = (Vec<u8>, Option<Vec<u8>>);
 
+/// A driver's key and its value.
+pub type Kept = (Vec<u8>, Vec<u8>);
+
 impl Store {
     /// Writes what a driver keeps, all or nothing. Durable when it returns.
     ///
@@ -48,7 +51,7 @@ impl Reader {
 
     #[allow(clippy::type_complexity, reason = "keys with their values")]
     /// A driver's notes whose keys begin with `prefix`, in the order of their keys.
-    pub fn notes(&self, driver: &str, prefix: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+    pub fn notes(&self, driver: &str, prefix: &[u8]) -> Result<Vec<Kept>, StoreError> {
         let own = keys::note(driver, &[]).len();
         self.shared
             .tree

@@ -106,6 +106,7 @@ pub fn spawn(setup: Setup) -> (DriverHandle, impl Future<Output = ()> + Send) {
         name: Arc::from(format!("broker {}", setup.broker.name)),
         outgoing,
         link: link_state,
+        modem: None,
     };
     let window = usize::from(setup.broker.receive_maximum.max(1));
     // Room for all that the broker may send unacknowledged, and as much again for QoS 0.

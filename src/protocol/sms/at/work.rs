@@ -165,8 +165,8 @@ impl Dialogue {
     /// Acknowledges a PDU that the modem does not keep.
     pub fn confirm(&mut self, now: Duration) {
         self.now = self.now.max(now);
-        // Without phase 2+ the modem has acknowledged it already.
-        if self.phase2 {
+        // Without phase 2+ the modem has acknowledged it already. One that has just been opened may be in it from before.
+        if self.phase2 || self.stage == Stage::Starting {
             self.work.confirms += 1;
         }
         self.advance();

@@ -1,0 +1,200 @@
+//! What the driver of a modem remembers over a restart.
+//!
+//! | key | value | why |
+//! |---|---|---|
+//! | `x` hash of a PDU | [`KeptPart`] | a part whose message is not whole yet; the modem no longer has it |
+//! | `j` hash of a PDU | [`Seen`] | a message that was stored and deleted from the modem |
+//! | `a` hash of a recipient | [`Reference`] | a part that is being sent, or whose outcome is unknown |
+//! | `r` reference, hash of a recipient | [`Reference`] | a part that a status report may name |
+//! | `d` message | numbers of its parts that are delivered | |
+//! | `c` | [`Sent`] | parts sent today |
+//! | `p` | [`Pin`] | the PIN that was tried |
+
+use ring::digest::{SHA256, digest};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::domain::{ConversationId, MessageId, Sequence};
+use crate::store::{Note, Store, StoreError};
+
+pub(super) type Hash = [u8; 16];
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct KeptPart {
+    /// Unix time in milliseconds.
+    pub(super) at: i64,
+    pub(super) pdu: Vec<u8>,
+}
+
+/// A PDU that was stored and deleted from the modem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Seen {
+    pub(super) at: i64,
+    /// How many equal PDUs were messages of their own before.
+    pub(super) serial: u32,
+}
+
+/// Which part of which message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Reference {
+    pub(super) at: i64,
+    pub(super) conversation: u64,
+    pub(super) sequence: u64,
+    pub(super) part: u8,
+    pub(super) total: u8,
+}
+
+impl Reference {
+    pub(super) const fn message(self) -> MessageId {
+        MessageId {
+            conversation: ConversationId(self.conversation),
+            sequence: Sequence(self.sequence),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Sent {
+    /// Days since 1970 (UTC).
+    pub(super) day: i64,
+    pub(super) parts: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Pin {
+    /// Of the PIN with the store's secret: the PIN itself is not to be found from it.
+    pub(super) digest: [u8; 32],
+    pub(super) refused: bool,
+}
+
+pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
+    let mut all = Vec::new();
+    for part in parts {
+        all.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
+        all.extend_from_slice(part);
+    }
+    digest(&SHA256, &all).as_ref().try_into().unwrap_or_default()
+}
+
+/// What identifies a PDU: all its octets and the SIM that it came to.
+pub(super) fn identity(imsi: &str, pdu: &[u8]) -> Hash {
+    hash(&[imsi.as_bytes(), pdu])
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
+}
+
+fn recipient_hash(recipient: &str) -> [u8; 8] {
+    hash(&[recipient.as_bytes()])
+        .first_chunk()
+        .copied()
+        .unwrap_or_default()
+}
+
+fn key(letter: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let mut key = vec![letter];
+    for part in parts {
+        key.extend_from_slice(part);
+    }
+    key
+}
+
+pub(super) fn part(hash: &Hash) -> Vec<u8> {
+    key(b'x', &[hash])
+}
+
+pub(super) fn seen(hash: &Hash) -> Vec<u8> {
+    key(b'j', &[hash])
+}
+
+pub(super) fn attempt(recipient: &str) -> Vec<u8> {
+    key(b'a', &[&recipient_hash(recipient)])
+}
+
+pub(super) fn reference(reference: u8, recipient: &str) -> Vec<u8> {
+    key(b'r', &[&[reference], &recipient_hash(recipient)])
+}
+
+pub(super) fn delivered(message: MessageId) -> Vec<u8> {
+    key(
+        b'd',
+        &[
+            &message.conversation.0.to_be_bytes(),
+            &message.sequence.0.to_be_bytes(),
+        ],
+    )
+}
+
+pub(super) const SENT: &[u8] = b"c";
+pub(super) const PIN: &[u8] = b"p";
+
+/// A modem's records in the store.
+#[derive(Clone)]
+pub(super) struct Records {
+    pub(super) store: Store,
+    /// `modem office`
+    pub(super) owner: String,
+}
+
+pub(super) fn put<T: Serialize>(key: Vec<u8>, value: &T) -> Result<Note, StoreError> {
+    let value = postcard::to_stdvec(value).map_err(|error| StoreError::Corrupt(error.to_string()))?;
+    Ok((key, Some(value)))
+}
+
+pub(super) const fn remove(key: Vec<u8>) -> Note {
+    (key, None)
+}
+
+impl Records {
+    pub(super) async fn get<T: DeserializeOwned + Send + 'static>(
+        &self,
+        key: Vec<u8>,
+    ) -> Result<Option<T>, StoreError> {
+        let owner = self.owner.clone();
+        let found = self.store.read(move |reader| reader.note(&owner, &key)).await?;
+        // A record that cannot be read is one that is not there: it only recognises repeats.
+        Ok(found.and_then(|bytes| postcard::from_bytes(&bytes).ok()))
+    }
+
+    /// All records of a kind with their keys.
+    pub(super) async fn all<T: DeserializeOwned + Send + 'static>(
+        &self,
+        letter: u8,
+    ) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
+        let owner = self.owner.clone();
+        let found = self
+            .store
+            .read(move |reader| reader.notes(&owner, &[letter]))
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|(key, bytes)| Some((key, postcard::from_bytes(&bytes).ok()?)))
+            .collect())
+    }
+
+    pub(super) async fn write(&self, notes: Vec<Note>, takes_in: bool) -> Result<(), StoreError> {
+        self.store.keep_notes(&self.owner, notes, takes_in).await
+    }
+
+    /// Forgets what nobody can ask for any more.
+    pub(super) async fn prune(&self, before: i64) -> Result<(), StoreError> {
+        let mut old = Vec::new();
+        for (key, seen) in self.all::<Seen>(b'j').await? {
+            if seen.at < before {
+                old.push(remove(key));
+            }
+        }
+        for letter in [b'a', b'r'] {
+            for (key, reference) in self.all::<Reference>(letter).await? {
+                if reference.at < before {
+                    old.push(remove(delivered(reference.message())));
+                    old.push(remove(key));
+                }
+            }
+        }
+        for notes in old.chunks(256) {
+            self.write(notes.to_vec(), false).await?;
+        }
+        Ok(())
+    }
+}

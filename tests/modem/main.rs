@@ -1,0 +1,12 @@
+//! The driver of SMS modems on the simulated modem's pseudo-terminal, with a real store behind it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test that meets what it did not expect stops there"
+)]
+
+mod chaos;
+mod gateway;
+mod incoming;
+mod outgoing;
+mod trouble;

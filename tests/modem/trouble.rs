@@ -1,0 +1,122 @@
+//! Modems that go, come back, are locked, or are not there.
+
+use std::time::Duration;
+
+use pipepost::domain::{Attempt, Secret};
+use pipepost::sim::modem::{Engine, Options, Registration};
+
+use crate::gateway::*;
+
+#[tokio::test]
+async fn a_modem_that_is_unplugged_and_comes_back_elsewhere_is_found_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), options());
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    modem.unplug().await;
+    gateway.down("").await;
+    write(&modem, "+31612345678", "while it was away");
+    modem.plug(cable(folder.path())).await.unwrap();
+    gateway.up().await;
+    gateway.incoming_are(1).await;
+    assert_eq!(gateway.send("+31612345678", "here again").await.1, Attempt::Sent);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_missing_port_is_said_and_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut gateway = Gateway::start(folder.path());
+    let reason = gateway.down("is the modem plugged in").await;
+    assert!(reason.contains("modem"), "{reason}");
+    let modem = plug(folder.path(), options());
+    gateway.up().await;
+    drop(modem);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_right_pin_opens_the_sim_and_a_wrong_one_is_tried_once_also_over_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let locked = Options {
+        pin: Some("4321".to_owned()),
+        ..talkative()
+    };
+    let modem = plug(folder.path(), locked);
+    let mut wrong = config(&folder.path().join("modem"));
+    wrong.pin = Some(Secret::new("1111".to_owned()));
+    let mut gateway = Gateway::start_with(folder.path(), wrong.clone());
+    gateway.down("the SIM's PIN was refused").await;
+    assert_eq!(modem.with(|engine| engine.wrong_pins()), 1);
+    gateway.crash().await;
+    let mut gateway = Gateway::start_with(folder.path(), wrong.clone());
+    gateway.down("the SIM's PIN was refused").await;
+    gateway.crash().await;
+    assert_eq!(modem.with(|engine| engine.wrong_pins()), 1, "not tried again");
+    let mut right = wrong;
+    right.pin = Some(Secret::new("4321".to_owned()));
+    let mut gateway = Gateway::start_with(folder.path(), right.clone());
+    gateway.up().await;
+    // The right PIN is used again after a power cut.
+    modem.with(Engine::restart_now);
+    gateway.down("").await;
+    gateway.up().await;
+    assert_eq!(modem.with(|engine| engine.wrong_pins()), 1);
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_network_nothing_is_sent_and_texts_still_arrive() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(
+        folder.path(),
+        Options {
+            registration: Registration::Denied,
+            ..options()
+        },
+    );
+    let mut gateway = Gateway::start(folder.path());
+    gateway.down("denied").await;
+    let (_, outcome) = gateway.send("+31612345678", "waits").await;
+    assert!(matches!(outcome, Attempt::NotStarted(_)), "{outcome:?}");
+    modem.with(|engine| engine.network(Registration::Roaming));
+    gateway.up().await;
+    let status = gateway.status(|status| status.network == "roaming").await;
+    assert_eq!(status.sim, "ready");
+    assert!(status.model.is_some() && status.signal_dbm.is_some() && status.imei.is_some());
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_ussd_code_is_answered() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), options());
+    modem.with(|engine| engine.ussd_answer("*100#", "Your balance: 9.50"));
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    let (answer, received) = tokio::sync::oneshot::channel();
+    let job = pipepost::driver::at_modem::UssdJob {
+        code: "*100#".to_owned(),
+        answer,
+    };
+    let ussd = gateway.handle.modem.clone().unwrap().ussd;
+    ussd.send(job).await.ok().unwrap();
+    let answer = tokio::time::timeout(LIMIT, received).await.unwrap().unwrap();
+    assert_eq!(answer, Ok("Your balance: 9.50".to_owned()));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_modem_that_stops_answering_is_opened_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), talkative());
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    modem.with(Engine::restart_now);
+    gateway.down("being prepared").await;
+    gateway.up().await;
+    modem.with(|engine| engine.deaf(Duration::from_secs(2)));
+    write(&modem, "+31612345678", "through");
+    gateway.incoming_are(1).await;
+    gateway.stop().await;
+}
