@@ -237,6 +237,9 @@ pub struct SimModem {
     /// From there to the delivery report, in milliseconds
     #[arg(long, default_value_t = 1000, value_name = "MS")]
     pub report_after: u64,
+    /// Between two messages that the network hands over, in milliseconds
+    #[arg(long, default_value_t = 200, value_name = "MS")]
+    pub text_interval: u64,
     /// Begin with a boot and its lines instead of a modem that is ready
     #[arg(long)]
     pub boot: bool,

@@ -110,6 +110,7 @@ pub(super) async fn modem(options: SimModem) -> Result<(), CliError> {
             sim_places: options.places,
             send_time: Duration::from_millis(options.send_time),
             report_after: Duration::from_millis(options.report_after),
+            text_interval: Duration::from_millis(options.text_interval),
             booted: !options.boot,
             ..modem::Options::default()
         },

@@ -136,6 +136,7 @@ impl Engine {
                 self.info("+CPWD: (\"SC\",8)");
                 done
             }
+            ("+CRSM", Form::Set(given)) => self.read_file(given),
             ("+CLCK", Form::Set(given)) => self.lock(given),
             ("+CPWD", Form::Set(given)) => self.change_pin(given),
             ("+CIMI", Form::Do(_)) => self.with_card(|engine| engine.options.imsi.clone()),
@@ -220,6 +221,28 @@ impl Engine {
             );
         }
         self.look_for_network(self.options.register_time);
+    }
+
+    /// `+CRSM`: READ BINARY of the card's number and of the network code's length; other files are not found (3GPP TS
+    /// 51.011, 9.4 and 10.3).
+    fn read_file(&mut self, given: &Parameters) -> Answer {
+        self.need_card()?;
+        let (command, file) = (given.required(0)?, given.required(1)?);
+        let text = match (command, file) {
+            (176, 0x2fe2) => {
+                let digits = format!("{:F<20}", self.options.iccid);
+                let swapped: Vec<String> = digits
+                    .as_bytes()
+                    .chunks(2)
+                    .map(|pair| pair.iter().rev().copied().map(char::from).collect())
+                    .collect();
+                format!("+CRSM: 144,0,\"{}\"", swapped.concat())
+            }
+            (176, 0x6fad) => "+CRSM: 144,0,\"00000002\"".to_owned(),
+            (176 | 178 | 192, _) => "+CRSM: 106,130".to_owned(),
+            _ => return Err(NOT_SUPPORTED),
+        };
+        self.say(&text)
     }
 
     fn lock(&mut self, given: &Parameters) -> Answer {

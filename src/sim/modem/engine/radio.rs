@@ -223,7 +223,10 @@ impl Engine {
                     self.result_code(Ok(()));
                     return Ok(Reply::Later(Duration::ZERO, Later::Restart));
                 }
-                self.radio.function = function;
+                let before = std::mem::replace(&mut self.radio.function, function);
+                if before == function {
+                    return Ok(Reply::Done);
+                }
                 if function == 1 {
                     self.look_for_network(self.options.register_time);
                 } else {

@@ -111,6 +111,20 @@ fn the_right_pin_leads_to_the_network_and_is_asked_for_again_after_a_restart() {
 }
 
 #[test]
+fn the_card_s_number_can_be_read_as_a_file() {
+    let mut bench = Bench::generic();
+    assert_eq!(
+        bench.ask("AT+CRSM=176,12258,0,0,10"),
+        "+CRSM: 144,0,\"989420000000214365F7\"|OK"
+    );
+    assert_eq!(
+        bench.ask("AT+CRSM=176,28589,0,0,4"),
+        "+CRSM: 144,0,\"00000002\"|OK"
+    );
+    assert_eq!(bench.ask("AT+CRSM=176,28486,0,0,17"), "+CRSM: 106,130|OK");
+}
+
+#[test]
 fn the_network_comes_and_goes() {
     let mut bench = Bench::generic();
     bench.ask("AT+CREG=1;+CGREG=2");
@@ -122,6 +136,7 @@ fn the_network_comes_and_goes() {
     assert_eq!(bench.ask("AT+COPS?"), "+COPS: 0|OK");
     bench.modem.network(Registration::Roaming);
     assert_eq!(lines(&bench.read()), "+CREG: 5|+CGREG: 5,\"1A2B\",\"01D5C309\",7");
+    assert_eq!(bench.ask("AT+CFUN=1"), "OK", "it is on already");
     assert_eq!(bench.ask("AT+CFUN=4"), "+CREG: 0|+CGREG: 0|OK");
     assert_eq!(bench.ask("AT+CSQ"), "+CSQ: 99,99|OK");
     assert_eq!(bench.ask("AT+CFUN=1"), "+CREG: 2|+CGREG: 2|OK");
