@@ -46,7 +46,9 @@ fn main() {
     writes(&mut table, &runtime, folder.path(), arguments.messages);
 
     let mut small = None;
-    for messages in [1000, 100_000, arguments.messages] {
+    let mut sizes = vec![1000, 100_000, arguments.messages];
+    sizes.dedup();
+    for messages in sizes {
         let state = folder.path().join(format!("state-{messages}"));
         let store = Store::open(Options::new(&state)).unwrap();
         let conversations = conversations_of(messages);
