@@ -10,13 +10,16 @@
     reason = "a trial that ends at the first surprise"
 )]
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use pipepost::domain::{Address, Attempt, ChannelId, DedupKey, MessageId, ReceivedMessage, Timestamp};
+use pipepost::domain::{
+    Address, Attempt, ChannelId, DedupKey, DeviceStatus, MessageId, ReceivedMessage, StatusReport,
+    StatusTarget, Timestamp,
+};
 use pipepost::store::{Inserted, NewOutgoing, Options, Queue, Store, StoreError};
 
 const NOW: i64 = 1_772_355_600_000;
@@ -92,6 +95,7 @@ async fn write(folder: &Path) -> usize {
         let store = store.clone();
         tasks.spawn(async move {
             let mut number = first * 100 + writer;
+            let mut sent = VecDeque::new();
             loop {
                 let Inserted::New(id) = store.insert_incoming(message(number)).await.unwrap() else {
                     number += 12;
@@ -117,6 +121,19 @@ async fn write(folder: &Path) -> usize {
                     {
                         store.finish_attempt(id, Attempt::Sent, false).await.unwrap();
                         say(&format!("{id} {number} sent\n"));
+                        sent.push_back((id, number));
+                    }
+                    // By now it is packed: the report writes its pack anew.
+                    if sent.len() > 8
+                        && let Some((id, number)) = sent.pop_front()
+                    {
+                        let report = StatusReport {
+                            channel: channel(),
+                            of: StatusTarget::Id(id),
+                            status: DeviceStatus::Delivered,
+                        };
+                        store.apply_status(report).await.unwrap();
+                        say(&format!("{id} {number} delivered\n"));
                     }
                 }
                 number += 12;
@@ -158,8 +175,17 @@ fn check(folder: &Path) -> usize {
         promises += 1;
         match reader.message(id) {
             Ok(Some((_, found))) if found.text == text(number) => {
-                if words.next() == Some("sent") && format!("{:?}", found.state) != "Outgoing(Sent)" {
-                    println!("{id} was sent, but is {:?}", found.state);
+                let state = format!("{:?}", found.state);
+                let known: &[&str] = match words.next() {
+                    Some("sent") => &["Outgoing(Sent)", "Outgoing(Delivered)"],
+                    Some("delivered") => &["Outgoing(Delivered)"],
+                    _ => &[],
+                };
+                if !known.is_empty() && !known.contains(&state.as_str()) {
+                    println!(
+                        "{id} was {}, but is {state}",
+                        line.rsplit(' ').next().unwrap_or_default()
+                    );
                     lost += 1;
                 }
             }
@@ -177,7 +203,11 @@ fn check(folder: &Path) -> usize {
             }
         }
     }
-    println!("{promises} acknowledged, {lost} lost");
+    let archived: u64 = std::fs::read_dir(folder.join("archive"))
+        .unwrap()
+        .map(|entry| entry.unwrap().metadata().unwrap().len())
+        .sum();
+    println!("{promises} acknowledged, {lost} lost; {archived} bytes in the archive");
     lost
 }
 

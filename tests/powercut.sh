@@ -1,6 +1,7 @@
 #!/bin/bash
 # Simulated power cuts: ext4 on a loop device, a writer stopped while it works, the file system shut down without
-# writing its log, mounted again. Everything that was acknowledged must be there.
+# writing its log, mounted again. Everything that was acknowledged must be there, also what was packed into the archive
+# meanwhile, and reports that came for it afterwards.
 #
 #   tests/powercut.sh [CUTS]      default 30; PIPEPOST_PROFILE=e2e|dev
 #
