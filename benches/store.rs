@@ -92,7 +92,7 @@ fn main() {
             ),
         );
         if messages == arguments.messages {
-            runtime.block_on(deletion(&mut table, &state));
+            runtime.block_on(deletion(&mut table, &state, messages));
             for mode in ["--open", "--crash", "--probe"] {
                 table.child(mode, &state, messages);
             }
@@ -173,7 +173,7 @@ fn writes(table: &mut Table, runtime: &tokio::runtime::Runtime, folder: &Path, m
 }
 
 /// What the largest conversations leave behind when they are deleted, in a copy of the store.
-async fn deletion(table: &mut Table, state: &Path) {
+async fn deletion(table: &mut Table, state: &Path, messages: u64) {
     let copy = state.with_extension("copy");
     let done = std::process::Command::new("cp")
         .arg("-r")
@@ -190,7 +190,7 @@ async fn deletion(table: &mut Table, state: &Path) {
     for view in all.iter().step_by(2) {
         store.delete_conversation(view.id).await.unwrap();
     }
-    let later = received_at(10_000_000);
+    let later = received_at(messages + 240);
     let begun = Instant::now();
     while store.maintain(later).await.unwrap().more {}
     let after = size(&copy.join("archive"));
