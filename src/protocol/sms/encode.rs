@@ -25,7 +25,7 @@ pub enum Reference {
 pub struct SubmitOptions {
     /// Languages whose tables may be used, in the order of preference.
     pub languages: Vec<Language>,
-    /// Whether characters that the alphabet does not have may be replaced ([`charset::transliterate`]). It happens
+    /// Whether characters that the alphabet does not have may be replaced ([`charset::transliterate()`]). It happens
     /// where the whole text fits the GSM alphabet then and needs no more parts than unchanged.
     pub transliterate: bool,
     /// Most parts that the text may need; at most 255.

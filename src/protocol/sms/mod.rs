@@ -3,7 +3,7 @@
 //! - [`pdu`]: SMS-DELIVER, SMS-STATUS-REPORT and SMS-SUBMIT (3GPP TS 23.040)
 //! - [`charset`]: the GSM alphabet with its national language tables, UTF-16 (3GPP TS 23.038)
 //! - [`encode`]: a text becomes the fewest parts that carry it
-//! - [`concat`]: parts become the message that was sent
+//! - [`mod@concat`]: parts become the message that was sent
 //! - [`number`]: one customer, one address, however the network writes the number
 //! - [`at`]: the dialogue with a modem that carries them
 
