@@ -1,6 +1,7 @@
 //! What nobody waits for: packing, retention, expired keys, files that belong to nothing. Each round does a
 //! bounded piece of it and remembers where to go on.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use log::warn;
@@ -107,17 +108,25 @@ async fn pack(store: &Store, now: Timestamp, done: &mut Maintenance) -> Result<(
     let found = store
         .read(move |_| conversations(&shared, b'L', after, PACK_CONVERSATIONS))
         .await?;
-    for step in found.chunks(STEP) {
-        let step = step.to_vec();
-        done.packed += store
+    let mut left: VecDeque<ConversationId> = found.iter().copied().collect();
+    while !left.is_empty() {
+        let step: Vec<_> = left.iter().take(STEP).copied().collect();
+        let (packed, finished) = store
             .write(Durability::Lazy, move |tx, _| {
-                let mut packed = 0;
+                let (mut packed, mut finished) = (0, 0);
                 for id in step {
                     packed += packs::pack(tx, id, now)?;
+                    if packed >= packs::MAX_STEP as u64 {
+                        break;
+                    }
+                    finished += 1;
                 }
-                Ok(packed)
+                Ok((packed, finished))
             })
             .await?;
+        done.packed += packed;
+        // The conversation that used up the step may have more.
+        left.drain(..finished);
     }
     let at_end = found.len() < PACK_CONVERSATIONS;
     lock(&store.inner.shared.progress).pack_after = if at_end { None } else { found.last().copied() };

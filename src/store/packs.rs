@@ -19,8 +19,9 @@ const FULL_MESSAGES: usize = 64;
 const RECORD_BYTES: u64 = 20;
 /// A conversation in which nobody wrote for so long is packed to its end.
 const IDLE_MS: i64 = 60 * 60 * 1000;
-/// Messages of one conversation packed by one operation.
-const MAX_STEP: usize = 1024;
+/// Messages of one conversation packed at once. With one operation per so many, what the operation replaces in the tree
+/// stays below a megabyte.
+pub(super) const MAX_STEP: usize = 128;
 /// Leads a pointer, where [`super::records`] has the number of a pack that lies in the tree itself.
 pub(super) const POINTER: u8 = 2;
 
