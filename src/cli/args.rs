@@ -83,6 +83,12 @@ pub enum Command {
         #[arg(long, default_value_t = 20)]
         limit: usize,
     },
+    /// Show SMS modems, or ask their network by a code
+    Modem {
+        /// What to do
+        #[command(subcommand)]
+        command: ModemCommand,
+    },
     /// Try the mapping of an MQTT device
     Mqtt {
         /// What to do
@@ -119,6 +125,20 @@ pub enum ChannelsCommand {
     Delete {
         /// Id of the channel in the configuration
         id: String,
+    },
+}
+
+/// `pipepost modem …`
+#[derive(Debug, Subcommand)]
+pub enum ModemCommand {
+    /// List the modems with SIM, network, signal and memory
+    List,
+    /// Send a USSD code, such as *100# for the balance, and print the network's answer
+    Ussd {
+        /// Name of the modem in the configuration
+        name: String,
+        /// The code, in quotes
+        code: String,
     },
 }
 

@@ -67,6 +67,20 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
                 )
                 .await
         }
+        Command::Modem {
+            command: args::ModemCommand::List,
+        } => {
+            session
+                .look(Method::GET, "/modems", |links: &Vec<_>| show::modems(links))
+                .await
+        }
+        Command::Modem {
+            command: args::ModemCommand::Ussd { name, code },
+        } => {
+            let path = format!("/modems/{}/ussd", segment(&name)?);
+            let body = json!({ "code": code });
+            session.change(Method::POST, &path, Some(body), done).await
+        }
         Command::Mqtt { command } => mqtt::run(&session, command).await,
         #[cfg(feature = "demo")]
         Command::Demo { no_browser } => demo::run(no_browser).await,

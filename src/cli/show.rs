@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use crate::control::{
-    ChannelStatus, Conversation, ConversationRow, MessageRow, QueueView, Status, UnmappedRow,
+    ChannelStatus, Conversation, ConversationRow, LinkStatus, MessageRow, QueueView, Status, UnmappedRow,
 };
 use crate::driver::at_modem::ModemStatus;
 
@@ -123,7 +123,15 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(alarm) = &store.alarm {
         line!(out, "ALARM      {alarm}");
     }
-    for link in &status.links {
+    out.push_str(&links(&status.links));
+    out.push_str(&channels(&status.channels));
+    out
+}
+
+/// Brokers and modems.
+fn links(links: &[LinkStatus]) -> String {
+    let mut out = String::new();
+    for link in links {
         let state = if link.up { "connected" } else { "NOT CONNECTED" };
         let since = prefixed(" since ", link.since.as_deref());
         let reason = prefixed(": ", link.reason.as_deref());
@@ -132,8 +140,16 @@ pub(super) fn status(status: &Status) -> String {
             line!(out, "           {}", modem_in_words(modem));
         }
     }
-    out.push_str(&channels(&status.channels));
     out
+}
+
+/// `pipepost modem list`
+#[must_use]
+pub(super) fn modems(modems: &[LinkStatus]) -> String {
+    if modems.is_empty() {
+        return "no modem is in use: add [[modem]] and a [[channel]] with kind = \"sms\"\n".to_owned();
+    }
+    links(modems)
 }
 
 /// A modem's state on one line.

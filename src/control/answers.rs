@@ -261,6 +261,13 @@ pub struct UnmappedRow {
     pub received_at: String,
 }
 
+/// `POST /modems/{name}/ussd`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UssdRequest {
+    /// Such as `*100#`.
+    pub code: String,
+}
+
 /// `POST /send`
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SendRequest {

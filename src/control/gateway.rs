@@ -10,7 +10,7 @@ use super::answers::{
 };
 use crate::config::{Channel, Config};
 use crate::domain::{
-    Address, ChannelId, ConversationId, DeliveryState, Direction, IncomingState, Message, OutgoingState,
+    ChannelId, ConversationId, DeliveryState, Direction, IncomingState, Message, OutgoingState,
     ProviderChannelId, Timestamp,
 };
 use crate::driver::Link;
@@ -77,7 +77,7 @@ fn now() -> Timestamp {
 }
 
 impl Gateway {
-    fn live(&self) -> Result<&Live, Failure> {
+    pub(super) fn live(&self) -> Result<&Live, Failure> {
         self.live.as_ref().ok_or_else(|| {
             Failure::conflict("no pipepost daemon runs here, and this command changes something")
                 .with_hint("start it first: systemctl start pipepost, or `pipepost run`")
@@ -383,12 +383,13 @@ impl Gateway {
     /// Queues a message that starts on the gateway.
     pub async fn send(&self, request: SendRequest) -> Result<Sent, Failure> {
         self.live()?;
-        let channel = self.channel(&request.channel)?.id.clone();
+        let configured = self.channel(&request.channel)?;
+        let channel = configured.id.clone();
         if request.text.trim().is_empty() {
             return Err(Failure::invalid("the text is empty").with_hint("give the text after the recipient"));
         }
-        let to = Address::new(&request.to).ok_or_else(|| {
-            Failure::invalid("the recipient is empty, too long, or has control characters")
+        let to = self.recipient(configured, &request.to).ok_or_else(|| {
+            Failure::invalid("the recipient is no number, empty, too long, or has control characters")
                 .with_hint("give a phone number in international form, or the device's own address")
         })?;
         let conversation = self

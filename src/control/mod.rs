@@ -3,11 +3,12 @@
 mod answers;
 pub mod client;
 mod gateway;
+mod modem;
 pub mod server;
 
 pub use answers::{
     ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
-    QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, Waiting,
+    QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
 };
 pub use gateway::{ChannelCalls, Gateway, Live};
 

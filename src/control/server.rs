@@ -194,6 +194,12 @@ async fn route(
         ("DELETE", ["conversations", id]) => json(&gateway.delete_conversation(id).await?),
         ("GET", ["queue"]) => json(&gateway.queue(limit(query)).await?),
         ("GET", ["unmapped"]) => json(&gateway.unmapped(limit(query)).await?),
+        ("GET", ["modems"]) => json(&gateway.modems().await?),
+        ("POST", ["modems", name, "ussd"]) => {
+            let request =
+                serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;
+            json(&gateway.ussd(name, request).await?)
+        }
         ("POST", ["send"]) => {
             let request: SendRequest =
                 serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;

@@ -13,5 +13,6 @@ mod commands;
 mod demo;
 mod files;
 mod life;
+mod sms;
 mod support;
 mod travel;
