@@ -21,6 +21,7 @@ use crate::domain::Secret;
 use crate::logging;
 use crate::sim::broker::Broker;
 use crate::sim::devices::{Devices, Script};
+use crate::sim::modem::{self, Cable, Customer, Modem, Profile};
 use crate::sim::pipedrive::{Counters, Gateway, Options, Sandbox, Trust};
 
 /// The page's port; the next free one is taken when it is in use.
@@ -42,14 +43,16 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
     let broker = Broker::start(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
         .await
         .map_err(|error| CliError::new(IO, format!("cannot start the MQTT broker: {error}")))?;
+    let modem = start_modem(&folder.0)?;
     let sandbox = start_sandbox(&folder.0, listener)?;
     let config = write_config(&folder.0, &sandbox, broker.port(), listener)?;
     output::print(&format!(
         "pipepost demo\n\n  inbox page       {}\n  gateway          https://localhost:{listener} (self-signed)\n  \
-         MQTT broker      127.0.0.1:{}\n  state folder     {} (removed at the end)\n\n\
+         MQTT broker      127.0.0.1:{}\n  SMS modem        {}\n  state folder     {} (removed at the end)\n\n\
          Answer a customer on the inbox page and watch it come back as delivered. Ctrl-C ends the demo.\n\n",
         sandbox.page_url(),
         broker.port(),
+        modem.path().display(),
         folder.0.display()
     ))?;
     if !no_browser {
@@ -69,8 +72,9 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
     if is_ready.await.is_err() {
         return Err(ended(gateway.await));
     }
-    wait_for_broker(&folder.0.join("control.sock")).await?;
+    wait_for_links(&folder.0.join("control.sock")).await?;
     say("the gateway is ready")?;
+    let mut customer = Customer::demo(&modem);
     let mut devices = Devices::start(broker.port(), &Script::demo());
     let mut inbox = Inbox::default();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
@@ -80,6 +84,7 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
             _ = stop.wait_for(|stop| *stop) => break,
             outcome = &mut gateway => return Err(ended(outcome)),
             Some(event) = devices.event() => say(&event.to_string())?,
+            event = customer.event() => say(&event)?,
             _ = ticks.tick() => for line in inbox.news(&sandbox) { say(&line)?; },
         }
     }
@@ -92,14 +97,16 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
     let messages = sandbox.read(|state| state.messages().filter(|message| !message.outgoing).count());
     sandbox.stop().await;
     broker.stop().await;
+    modem.stop().await;
     match outcome {
         Ok(Ok(())) => output::print(&summary(messages, &counters, started.elapsed())),
         other => Err(ended(other)),
     }
 }
 
-/// A broker keeps nothing for a gateway that it has never seen: nobody writes before the gateway is connected.
-async fn wait_for_broker(socket: &Path) -> Result<(), CliError> {
+/// A broker keeps nothing for a gateway that it has never seen: nobody writes before the gateway is connected. The modem
+/// is waited for as well, so that everything is there when the demo says so.
+async fn wait_for_links(socket: &Path) -> Result<(), CliError> {
     let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let status: Status = client::call(socket, Method::GET, "/status", None).await?;
@@ -109,7 +116,7 @@ async fn wait_for_broker(socket: &Path) -> Result<(), CliError> {
         if Instant::now() > deadline {
             return Err(CliError::new(
                 SOFTWARE,
-                "the gateway does not reach the demo's own broker",
+                "the gateway does not reach the demo's own broker and modem",
             ));
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
@@ -211,6 +218,21 @@ fn free_port(first: u16) -> Result<u16, CliError> {
         })
 }
 
+fn start_modem(folder: &Path) -> Result<Modem, CliError> {
+    let options = modem::Options {
+        profile: Profile::Sim800,
+        send_time: Duration::from_millis(600),
+        report_after: Duration::from_secs(2),
+        text_interval: Duration::from_millis(300),
+        ..modem::Options::default()
+    };
+    let cable = Cable::Pty {
+        link: Some(folder.join("modem")),
+    };
+    Modem::start(options, &cable)
+        .map_err(|error| CliError::new(IO, format!("cannot make the SMS modem: {error}")))
+}
+
 fn start_sandbox(folder: &Path, listener: u16) -> Result<Sandbox, CliError> {
     let options = Options {
         page_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(PAGE_PORT)?))),
@@ -280,6 +302,17 @@ topic = "mms/report"
 match = {{ recipient = "/to" }}
 at = "/state"
 map = {{ delivered = "delivered" }}
+
+[[modem]]
+name = "sim800"
+port = "{here}/modem"
+home_country = "GB"
+
+[[channel]]
+id = "sms"
+name = "SMS (SIM800 modem)"
+kind = "sms"
+modem = "sim800"
 
 [[channel]]
 id = "office"

@@ -7,6 +7,7 @@
 mod answer;
 mod at;
 mod cable;
+mod customer;
 mod engine;
 mod memory;
 mod options;
@@ -18,6 +19,7 @@ mod tests;
 mod words;
 
 pub use cable::Cable;
+pub use customer::Customer;
 pub use engine::Engine;
 pub use options::{Counts, Interruption, Options, Place, Registration, SendFault, Sent, Shown};
 pub use profile::Profile;
