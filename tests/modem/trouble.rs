@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use pipepost::domain::{Attempt, Secret};
-use pipepost::sim::modem::{Engine, Options, Registration};
+use pipepost::sim::modem::{Engine, Interruption, Options, Place, Registration};
 
 use crate::gateway::*;
 
@@ -103,6 +103,56 @@ async fn a_ussd_code_is_answered() {
     ussd.send(job).await.ok().unwrap();
     let answer = tokio::time::timeout(LIMIT, received).await.unwrap().unwrap();
     assert_eq!(answer, Ok("Your balance: 9.50".to_owned()));
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn a_modem_that_restarts_without_a_word_is_noticed_at_the_next_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), options());
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    modem.with(Engine::restart_now);
+    // It has forgotten to announce messages: this one lies in its memory until the gateway looks.
+    modem.wait_for(|counts| counts.registered, LIMIT).await.unwrap();
+    write(&modem, "+31612345678", "unannounced");
+    gateway.incoming_are(1).await;
+    write(&modem, "+31612345678", "announced again");
+    gateway.incoming_are(2).await;
+    gateway.stop().await;
+}
+
+#[tokio::test]
+async fn texts_that_come_in_the_middle_of_answers_and_before_prompts_are_not_lost() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), options());
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    let places = [
+        Place::BeforePdu,
+        Place::BeforeAnswer,
+        Place::BeforePrompt,
+        Place::BeforeResult,
+    ];
+    for (round, place) in places.into_iter().enumerate() {
+        let between = parts(&modem, "+31687654321", &format!("between {round}"), 1).remove(0);
+        modem.with(|engine| engine.interrupt_next(place, Interruption::Pdu(between)));
+        write(&modem, "+31612345678", &format!("text {round}"));
+        let (_, outcome) = gateway.send("+31612345678", &format!("answer {round}")).await;
+        assert_eq!(outcome, Attempt::Sent);
+        gateway.incoming_are(2 * (round + 1)).await;
+    }
+    let texts: Vec<String> = gateway
+        .incoming()
+        .await
+        .into_iter()
+        .map(|(_, text)| text)
+        .collect();
+    for round in 0..places.len() {
+        assert!(texts.contains(&format!("between {round}")) && texts.contains(&format!("text {round}")));
+    }
+    assert_eq!(modem.counts().sent, places.len());
+    deleted(&modem, 2 * places.len()).await;
     gateway.stop().await;
 }
 
