@@ -50,17 +50,27 @@ impl Reader {
     }
 
     #[allow(clippy::type_complexity, reason = "keys with their values")]
-    /// A driver's notes whose keys begin with `prefix`, in the order of their keys.
-    pub fn notes(&self, driver: &str, prefix: &[u8]) -> Result<Vec<Kept>, StoreError> {
+    /// A driver's notes whose keys begin with `prefix`, in the order of their keys: the first `limit` that `wanted`
+    /// says yes to. The others are not kept in memory.
+    pub fn notes(
+        &self,
+        driver: &str,
+        prefix: &[u8],
+        limit: usize,
+        wanted: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<Kept>, StoreError> {
         let own = keys::note(driver, &[]).len();
-        self.shared
-            .tree
-            .scan(keys::prefix(keys::note(driver, prefix)))
-            .map(|item| {
-                let (key, value) = item?;
-                Ok((key.get(own..).unwrap_or_default().to_vec(), value.to_vec()))
-            })
-            .collect()
+        let mut found = Vec::new();
+        for item in self.shared.tree.scan(keys::prefix(keys::note(driver, prefix))) {
+            let (key, value) = item?;
+            if found.len() >= limit {
+                break;
+            }
+            if wanted(&value) {
+                found.push((key.get(own..).unwrap_or_default().to_vec(), value.to_vec()));
+            }
+        }
+        Ok(found)
     }
 }
 
@@ -98,8 +108,15 @@ mod tests {
         drop(store);
         let reader = Store::open(options()).unwrap().reader();
         assert_eq!(
-            reader.notes("modem a", b"p").unwrap(),
+            reader.notes("modem a", b"p", 10, |_| true).unwrap(),
             [(b"p2".to_vec(), b"two".to_vec())]
+        );
+        assert_eq!(
+            reader
+                .notes("modem a", b"", 1, |value| value == b"three")
+                .unwrap()
+                .len(),
+            1
         );
         assert_eq!(reader.note("modem a", b"q").unwrap(), Some(b"three".to_vec()));
         assert_eq!(reader.note("modem a", b"p1").unwrap(), None);

@@ -477,7 +477,7 @@ impl Connection {
     fn tell(&self, state: Option<&ModemState>) {
         let mut status = ModemStatus {
             daily_cap: self.parts.modem.daily_cap,
-            sent_today: self.outgoing.sent.parts,
+            sent_today: self.outgoing.sent_today(),
             incomplete: *self.parts.incomplete.borrow(),
             port: self.port.as_ref().map(|port| port.display().to_string()),
             ..ModemStatus::default()

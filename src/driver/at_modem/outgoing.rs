@@ -264,6 +264,12 @@ impl Outgoing {
         }
     }
 
+    /// Parts sent since midnight (UTC).
+    pub(super) fn sent_today(&self) -> u32 {
+        let is_today = self.sent.day == now().unix_ms().div_euclid(DAY);
+        if is_today { self.sent.parts } else { 0 }
+    }
+
     /// Why nothing goes out at the moment.
     pub(super) fn obstacle(&mut self) -> Option<String> {
         self.obstacle.take_if(|(until, _)| *until <= Instant::now());

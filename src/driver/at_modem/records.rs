@@ -19,6 +19,9 @@ use crate::store::{Note, Store, StoreError};
 
 pub(super) type Hash = [u8; 16];
 
+/// Records that are forgotten at a time.
+const PRUNED: usize = 256;
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct KeptPart {
     /// Unix time in milliseconds.
@@ -164,7 +167,7 @@ impl Records {
         let owner = self.owner.clone();
         let found = self
             .store
-            .read(move |reader| reader.notes(&owner, &[letter]))
+            .read(move |reader| reader.notes(&owner, &[letter], usize::MAX, |_| true))
             .await?;
         Ok(found
             .into_iter()
@@ -176,25 +179,87 @@ impl Records {
         self.store.keep_notes(&self.owner, notes, takes_in).await
     }
 
+    /// Records of a kind that are older than `before`; some at a time, there may be many.
+    async fn old<T: DeserializeOwned + Send + 'static>(
+        &self,
+        letter: u8,
+        is_old: impl Fn(&T) -> bool + Send + 'static,
+    ) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
+        let owner = self.owner.clone();
+        let wanted = move |bytes: &[u8]| postcard::from_bytes(bytes).is_ok_and(|record| is_old(&record));
+        let found = self
+            .store
+            .read(move |reader| reader.notes(&owner, &[letter], PRUNED, wanted))
+            .await?;
+        Ok(found
+            .into_iter()
+            .filter_map(|(key, bytes)| Some((key, postcard::from_bytes(&bytes).ok()?)))
+            .collect())
+    }
+
     /// Forgets what nobody can ask for any more.
     pub(super) async fn prune(&self, before: i64) -> Result<(), StoreError> {
-        let mut old = Vec::new();
-        for (key, seen) in self.all::<Seen>(b'j').await? {
-            if seen.at < before {
-                old.push(remove(key));
+        loop {
+            let old = self.old::<Seen>(b'j', move |seen| seen.at < before).await?;
+            if old.is_empty() {
+                break;
             }
+            let notes = old.into_iter().map(|(key, _)| remove(key)).collect();
+            self.write(notes, false).await?;
         }
         for letter in [b'a', b'r'] {
-            for (key, reference) in self.all::<Reference>(letter).await? {
-                if reference.at < before {
-                    old.push(remove(delivered(reference.message())));
-                    old.push(remove(key));
+            loop {
+                let old = self
+                    .old::<Reference>(letter, move |reference| reference.at < before)
+                    .await?;
+                if old.is_empty() {
+                    break;
                 }
+                let notes = old
+                    .into_iter()
+                    .flat_map(|(key, reference)| [remove(delivered(reference.message())), remove(key)])
+                    .collect();
+                self.write(notes, false).await?;
             }
         }
-        for notes in old.chunks(256) {
-            self.write(notes.to_vec(), false).await?;
-        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Options;
+
+    #[tokio::test]
+    async fn only_what_is_old_is_forgotten_however_much_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(Options {
+            disk_reserve: 0,
+            ..Options::new(folder.path())
+        })
+        .unwrap();
+        let records = Records {
+            store,
+            owner: "modem office".to_owned(),
+        };
+        let seen_at =
+            |at, n: u32| put(seen(&identity("imsi", &n.to_be_bytes())), &Seen { at, serial: 0 }).unwrap();
+        let notes: Vec<Note> = (0..600).map(|n| seen_at(i64::from(n), n)).collect();
+        records.write(notes, false).await.unwrap();
+        let open = Reference {
+            at: 5,
+            conversation: 1,
+            sequence: 2,
+            part: 1,
+            total: 1,
+        };
+        records
+            .write(vec![put(reference(7, "+31612345678"), &open).unwrap()], false)
+            .await
+            .unwrap();
+        records.prune(550).await.unwrap();
+        assert_eq!(records.all::<Seen>(b'j').await.unwrap().len(), 50);
+        assert!(records.all::<Reference>(b'r').await.unwrap().is_empty());
     }
 }
