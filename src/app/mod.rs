@@ -18,7 +18,7 @@ pub use tasks::{Pulse, Pulses, Shutdown, Tasks};
 
 use crate::config::{Config, OnUnknown};
 use crate::control::server::{BindError, ControlSocket};
-use crate::control::{Gateway, ListenerStatus, Live};
+use crate::control::{Gateway, LinkStatus, ListenerStatus, Live};
 use crate::domain::{ChannelId, Timestamp};
 use crate::driver::{DriverEvent, DriverHandle, at_modem, mqtt};
 use crate::manifest::{Handle, ListenError, Listener};
@@ -403,16 +403,21 @@ fn spawn_status(tasks: &mut Tasks, gateway: Arc<Gateway>) {
             let Ok(status) = gateway.status().await else {
                 continue;
             };
-            let down: Vec<&str> = status
-                .links
-                .iter()
-                .filter(|link| !link.up)
-                .map(|link| link.name.as_str())
-                .collect();
+            let named = |wanted: fn(&LinkStatus) -> bool| {
+                let names = status.links.iter().filter(|link| wanted(link));
+                names
+                    .map(|link| link.name.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            };
+            let (down, faulty) = (named(|link| !link.up), named(|link| link.faulty));
             let words = status.uplink.map(|uplink| uplink.words).unwrap_or_default();
             let mut line = words.trim_end_matches('.').to_owned();
             if !down.is_empty() {
-                line = format!("{line}; not connected: {}", down.join(", "));
+                line = format!("{line}; not connected: {down}");
+            }
+            if !faulty.is_empty() {
+                line = format!("{line}; not all works: {faulty} (see `pipepost status`)");
             }
             if let Some(alarm) = status.store.alarm {
                 line = format!("ALARM: {alarm}; {line}");

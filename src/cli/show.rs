@@ -132,7 +132,11 @@ pub(super) fn status(status: &Status) -> String {
 fn links(links: &[LinkStatus]) -> String {
     let mut out = String::new();
     for link in links {
-        let state = if link.up { "connected" } else { "NOT CONNECTED" };
+        let state = match (link.up, link.faulty) {
+            (true, false) => "connected",
+            (true, true) => "CONNECTED, BUT NOT ALL OF IT WORKS",
+            (false, _) => "NOT CONNECTED",
+        };
         let since = prefixed(" since ", link.since.as_deref());
         let reason = prefixed(": ", link.reason.as_deref());
         line!(out, "{:<10} {state}{since}{reason}", link.name);

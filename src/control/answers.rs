@@ -163,9 +163,12 @@ pub struct LinkStatus {
     pub name: String,
     /// Whether it is connected.
     pub up: bool,
-    /// Since when, ISO 8601.
+    /// Connected, and a part of it does not work until somebody mends it.
+    #[serde(default)]
+    pub faulty: bool,
+    /// Since when it is so, ISO 8601.
     pub since: Option<String>,
-    /// Why not, and what to do.
+    /// Why it is not connected or faulty, and what to do; of a connection that works, what it can lose.
     pub reason: Option<String>,
     /// What is known of a modem; `None` for a broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]

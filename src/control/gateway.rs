@@ -421,15 +421,18 @@ async fn call(f: impl FnOnce() -> Result<(), String> + Send + 'static) -> Result
 }
 
 fn link_status(driver: &crate::driver::DriverHandle) -> LinkStatus {
-    let (up, since, reason) = match &*driver.link.borrow() {
+    let link = driver.link.borrow();
+    let (up, since, reason) = match &*link {
         Link::Starting => (false, None, Some("connecting".to_owned())),
         Link::Up(since) => (true, Some(since.to_iso8601()), None),
         Link::Limited { since, note } => (true, Some(since.to_iso8601()), Some(note.clone())),
+        Link::Faulty { since, reason } => (true, Some(since.to_iso8601()), Some(reason.clone())),
         Link::Down { since, reason } => (false, Some(since.to_iso8601()), Some(reason.clone())),
     };
     LinkStatus {
         name: driver.name.to_string(),
         up,
+        faulty: matches!(*link, Link::Faulty { .. }),
         since,
         reason,
         modem: driver.modem.as_ref().map(|modem| modem.status.borrow().clone()),

@@ -66,6 +66,13 @@ pub enum Link {
         /// What can be lost, and why.
         note: String,
     },
+    /// Connected, and a part of it does not work until somebody mends it; the rest does.
+    Faulty {
+        /// Since when that part does not work.
+        since: Timestamp,
+        /// Which part, why, and what to do.
+        reason: String,
+    },
     /// Not connected; the reason is for a person.
     Down {
         /// Since when.

@@ -215,7 +215,7 @@ pub async fn run(
 /// Why the hardware cannot be reached, in words.
 fn obstacle(link: &Link) -> Option<String> {
     match link {
-        Link::Up(_) | Link::Limited { .. } => None,
+        Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => None,
         Link::Starting => Some("the connection to the hardware is being made".to_owned()),
         Link::Down { reason, .. } => Some(reason.clone()),
     }

@@ -9,3 +9,5 @@ mod mosquitto;
 #[path = "../support/mosquitto.rs"]
 mod mosquitto_support;
 mod older;
+#[cfg(feature = "demo")]
+mod refused;

@@ -155,7 +155,7 @@ impl Connection {
                     return;
                 }
             }
-            Link::Starting | Link::Up(_) | Link::Limited { .. } => {}
+            Link::Starting | Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => {}
         }
         warn!(modem = self.name(), reason = reason.as_str(); "The modem cannot be used");
         self.parts.link.send_replace(Link::Down { since, reason });

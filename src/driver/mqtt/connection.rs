@@ -13,9 +13,7 @@ use std::time::Duration;
 use log::{debug, info, warn};
 use rumqttc::Outgoing as Written;
 use rumqttc::v5::mqttbytes::QoS;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnAck, Filter, Packet, Publish, RetainForwardRule, SubAck, SubscribeReasonCode,
-};
+use rumqttc::v5::mqttbytes::v5::{ConnAck, Packet, Publish, SubAck};
 use rumqttc::v5::{ConnectionError, Event};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
@@ -24,10 +22,11 @@ use super::failure::{Failure, classify};
 use super::intake::{Ack, Arrived};
 use super::library::{self, Client, Library};
 use super::outgoing::{Ledger, Origin};
+use super::subscribing::Subscribing;
 use super::subscriptions::Subscriptions;
 use super::{CONNECT_TIMEOUT, Device, now, tls};
 use crate::config::{Broker, Protocol};
-use crate::domain::Attempt;
+use crate::domain::{Attempt, Timestamp};
 use crate::driver::{Link, OutgoingJob};
 use crate::protocol::retry::Backoff;
 
@@ -80,10 +79,7 @@ struct Session {
     /// Largest packet that the broker takes.
     max_packet: Option<u32>,
     in_flight: usize,
-    /// Filters in the order of the SUBSCRIBE that was sent.
-    subscribing: Vec<String>,
-    /// Whether the broker grants QoS 0 only.
-    without_confirmation: bool,
+    subscribing: Subscribing,
     unsubscribing: usize,
 }
 
@@ -98,6 +94,8 @@ pub(super) struct Connection {
     /// Acknowledgements for which the library had no room.
     unsent: VecDeque<Publish>,
     arrivals: u64,
+    /// Since when the broker refuses a subscription, over connections.
+    refused_since: Option<Timestamp>,
 }
 
 impl Connection {
@@ -113,6 +111,7 @@ impl Connection {
             held: None,
             unsent: VecDeque::new(),
             arrivals: 0,
+            refused_since: None,
         }
     }
 
@@ -177,8 +176,7 @@ impl Connection {
                 }
             };
             failures = failures.saturating_add(1);
-            let jitter = getrandom::u32().unwrap_or(u32::MAX / 2);
-            let pause = BACKOFF.pause(failures, jitter).max(least);
+            let pause = BACKOFF.pause(failures, jitter()).max(least);
             self.down(&reason, pause);
             if self.wait(pause, &reason).await {
                 return;
@@ -210,7 +208,7 @@ impl Connection {
                 since = *before;
                 same == reason
             }
-            Link::Starting | Link::Up(_) | Link::Limited { .. } => false,
+            Link::Starting | Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => false,
         };
         if known {
             debug!(broker = self.name(), reason, retry_in_s = pause.as_secs(); "Still no connection to the broker");
@@ -278,6 +276,7 @@ impl Connection {
                     let patience = if connected { quiet } else { CONNECT_TIMEOUT * 2 };
                     let unanswered = self.ledger.deadline();
                     let stopping = stop_at.is_some();
+                    let subscribe_at = self.session.subscribing.due();
                     // Dropped polls would lose what they have read: every other branch returns to this one.
                     tokio::select! {
                         event = &mut poll, if self.held.is_none() => break event,
@@ -302,6 +301,9 @@ impl Connection {
                             }
                             self.publish_state("offline");
                             stop_at = Some(Instant::now() + STOP_LIMIT);
+                        }
+                        () = sleep_until(subscribe_at.unwrap_or(last_sign)), if subscribe_at.is_some() && !stopping => {
+                            self.subscribe();
                         }
                         () = sleep_until(last_sign + patience), if self.held.is_none() => return End::Frozen,
                         () = sleep_until(unanswered.unwrap_or(last_sign)), if unanswered.is_some() => return End::Unanswered,
@@ -372,25 +374,12 @@ impl Connection {
         if self.parts.broker.protocol == Protocol::V4 {
             info!(broker = self.name(); "MQTT 3.1.1: how long the broker keeps messages for an absent gateway is the broker's own setting");
         }
-        let filters: Vec<String> = self.parts.filters.iter().cloned().collect();
-        let requests: Vec<Filter> = filters
-            .iter()
-            .map(|path| Filter {
-                path: path.clone(),
-                qos: QoS::AtLeastOnce,
-                // What the gateway publishes is no news to it (devices with one topic for both directions).
-                nolocal: true,
-                preserve_retain: false,
-                // Retained messages come with a new subscription only, not after every reconnect.
-                retain_forward_rule: RetainForwardRule::OnNewSubscribe,
-            })
-            .collect();
-        if filters.is_empty() {
+        self.session.subscribing = Subscribing::new(&self.parts.filters);
+        if self.parts.filters.is_empty() {
             self.up();
-        } else if self.client.subscribe(requests).is_err() {
-            warn!(broker = self.name(); "The subscriptions could not be sent");
+        } else {
+            self.subscribe();
         }
-        self.session.subscribing = filters;
         let stale: Vec<String> = match &self.subscriptions {
             Some(subscriptions) if ack.session_present => subscriptions.stale().iter().cloned().collect(),
             _ => Vec::new(),
@@ -416,35 +405,45 @@ impl Connection {
         }
     }
 
+    /// Asks for what the broker has not granted.
+    fn subscribe(&mut self) {
+        let requests = self.session.subscribing.ask();
+        if self.client.subscribe(requests).is_err() {
+            warn!(broker = self.name(); "The subscriptions could not be sent; they are sent again");
+            self.session.subscribing.later(Instant::now(), jitter());
+        }
+    }
+
     fn subscribed(&mut self, ack: &SubAck) {
-        let filters = std::mem::take(&mut self.session.subscribing);
-        self.session.without_confirmation = ack
-            .return_codes
-            .contains(&SubscribeReasonCode::Success(QoS::AtMostOnce));
-        if self.session.without_confirmation {
+        let unconfirmed = self.session.subscribing.is_without_confirmation();
+        let news = self
+            .session
+            .subscribing
+            .answered(&ack.return_codes, Instant::now(), jitter());
+        if self.session.subscribing.is_without_confirmation() && !unconfirmed {
             warn!(broker = self.name(); "The broker grants QoS 0 only: what devices send while the gateway is away, \
                 restarts or is cut off is lost, and nothing comes again that was not stored");
         }
-        let refused: Vec<String> = filters
-            .into_iter()
-            .zip(&ack.return_codes)
-            .filter(|(_, code)| !matches!(code, SubscribeReasonCode::Success(_)))
-            .map(|(filter, code)| format!("{filter:?} ({code:?})"))
-            .collect();
-        if refused.is_empty() {
+        let Some(reason) = self
+            .session
+            .subscribing
+            .fault(self.parts.broker.username.as_deref())
+        else {
+            if self.refused_since.take().is_some() {
+                info!(broker = self.name(); "The broker grants every subscription now");
+            }
             self.up();
             return;
+        };
+        let since = *self.refused_since.get_or_insert_with(now);
+        if news {
+            warn!(broker = self.name(), reason = reason.as_str(); "Messages of some devices cannot be received");
         }
-        let reason = format!(
-            "the broker refused the subscription to {}: allow the gateway to read these topics in its access list",
-            refused.join(", ")
-        );
-        warn!(broker = self.name(), reason = reason.as_str(); "Messages of some devices cannot be received");
-        self.parts.link.send_replace(Link::Down { since: now(), reason });
+        self.parts.link.send_replace(Link::Faulty { since, reason });
     }
 
     fn up(&self) {
-        let note = if self.session.without_confirmation {
+        let note = if self.session.subscribing.is_without_confirmation() {
             "the broker grants QoS 0 only: what devices send while the gateway is away or cut off is lost"
         } else if self.parts.broker.protocol == Protocol::V4 {
             "MQTT 3.1.1: the broker alone decides how long it keeps messages for an absent gateway"
@@ -525,6 +524,10 @@ impl Connection {
             Err(_) => answer(job, waits("the broker takes messages too slowly")),
         }
     }
+}
+
+fn jitter() -> u32 {
+    getrandom::u32().unwrap_or(u32::MAX / 2)
 }
 
 fn session(parts: &Parts, requests: usize) -> library::Session<'_> {

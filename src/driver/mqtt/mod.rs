@@ -18,6 +18,7 @@ mod intake;
 mod library;
 pub mod listen;
 mod outgoing;
+mod subscribing;
 mod subscriptions;
 mod tls;
 

@@ -1,7 +1,7 @@
 //! What a broker can do wrong, switchable while it runs.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
 
@@ -48,6 +48,7 @@ struct Switches {
     reorder: AtomicBool,
     ignore_packet_limit: AtomicBool,
     grant_qos_0: AtomicBool,
+    refused_filter: Mutex<Option<String>>,
     refuse: AtomicU8,
     frozen: watch::Sender<bool>,
     close_all: watch::Sender<u64>,
@@ -63,6 +64,7 @@ impl Faults {
                 reorder: AtomicBool::new(false),
                 ignore_packet_limit: AtomicBool::new(false),
                 grant_qos_0: AtomicBool::new(false),
+                refused_filter: Mutex::new(None),
                 refuse: AtomicU8::new(0),
                 frozen: watch::Sender::new(false),
                 close_all: watch::Sender::new(0),
@@ -126,6 +128,26 @@ impl Faults {
     /// Subscriptions are granted QoS 0 only, whatever was asked for.
     pub fn grant_qos_0_only(&self, on: bool) {
         self.shared.grant_qos_0.store(on, Ordering::SeqCst);
+    }
+
+    /// Subscriptions to this filter are refused as not authorised; those made before stay.
+    pub fn refuse_subscription(&self, filter: Option<&str>) {
+        let mut refused = self
+            .shared
+            .refused_filter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        *refused = filter.map(str::to_owned);
+    }
+
+    /// Whether a subscription to this filter is refused.
+    pub(super) fn refuses_subscription(&self, filter: &str) -> bool {
+        self.shared
+            .refused_filter
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .as_deref()
+            == Some(filter)
     }
 
     /// Whether subscriptions get QoS 0 only.

@@ -369,6 +369,10 @@ impl Shared {
                 grants.push(Err(v5::SubscribeReasonCode::TopicFilterInvalid));
                 continue;
             }
+            if self.faults.refuses_subscription(&filter.path) {
+                grants.push(Err(v5::SubscribeReasonCode::NotAuthorized));
+                continue;
+            }
             let most = if self.faults.grants_qos_0_only() {
                 QoS::AtMostOnce
             } else {
