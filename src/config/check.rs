@@ -21,6 +21,9 @@ use crate::domain::Secret;
 /// First-level keys that are written `[like this]`.
 const TABLES: [&str; 5] = ["gateway", "pipedrive", "listener", "store", "log"];
 
+/// `TimeoutStopSec` of systemd/pipepost.service: what still runs then is killed.
+pub(super) const UNIT_STOPS_WITHIN: Duration = Duration::from_secs(20);
+
 /// Checks everything. The configuration is meaningful only when no finding is an error.
 pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> (Config, Effective) {
     let files = Files {
@@ -283,12 +286,27 @@ impl Check<'_> {
             );
         }
         effective.gateway = raw.clone();
+        let drain_timeout = self.span(&keys!["gateway", "drain_timeout"], raw.drain_timeout, 0, 3600);
+        if drain_timeout >= UNIT_STOPS_WITHIN {
+            let unit = UNIT_STOPS_WITHIN.as_secs();
+            let hint = format!(
+                "make it shorter than {unit}s; or give the unit more time with `systemctl edit pipepost` ([Service], \
+                 TimeoutStopSec=), then this warning means nothing"
+            );
+            self.warning(
+                &keys!["gateway", "drain_timeout"],
+                format!(
+                    "systemd kills the gateway {unit}s after a stop began, before \"drain_timeout\" is over"
+                ),
+                Some(hint),
+            );
+        }
         Gateway {
             id: raw.id,
             state_dir: raw.state_dir,
             control_socket: raw.control_socket,
             clock_wait: self.span(&keys!["gateway", "clock_wait"], raw.clock_wait, 0, 3600),
-            drain_timeout: self.span(&keys!["gateway", "drain_timeout"], raw.drain_timeout, 0, 3600),
+            drain_timeout,
         }
     }
 

@@ -248,10 +248,30 @@ fn directives(file: &Path) -> (Vec<(String, String)>, bool) {
     )
 }
 
-/// With `PIPEPOST_BLESS=1` the expected texts are written instead of compared: read the difference before keeping it.
 #[test]
 fn every_mistake_gets_exactly_its_message() {
-    let folder = root().join("tests/configs/invalid");
+    compare_messages("tests/configs/invalid", 25, |loaded| {
+        loaded.config.is_none() && loaded.errors() > 0
+    });
+}
+
+#[test]
+fn every_warning_has_exactly_its_message_and_keeps_nothing_from_starting() {
+    compare_messages("tests/configs/warned", 1, |loaded| {
+        loaded.config.is_some() && loaded.errors() == 0
+    });
+}
+
+#[test]
+fn the_longest_stop_is_the_one_that_the_unit_allows() {
+    let unit = fs::read_to_string(root().join("systemd/pipepost.service")).unwrap();
+    let line = format!("TimeoutStopSec={}", super::check::UNIT_STOPS_WITHIN.as_secs());
+    assert!(unit.lines().any(|in_unit| in_unit == line), "{line}");
+}
+
+/// With `PIPEPOST_BLESS=1` the expected texts are written instead of compared: read the difference before keeping it.
+fn compare_messages(folder: &str, least: usize, fits: impl Fn(&Loaded) -> bool) {
+    let folder = root().join(folder);
     let mut cases = BTreeMap::new();
     for entry in fs::read_dir(&folder).unwrap() {
         let path = entry.unwrap().path();
@@ -262,7 +282,7 @@ fn every_mistake_gets_exactly_its_message() {
             cases.insert(name, path);
         }
     }
-    assert!(cases.len() >= 25, "only {} cases found", cases.len());
+    assert!(cases.len() >= least, "only {} cases found", cases.len());
     let bless = std::env::var_os("PIPEPOST_BLESS").is_some();
     let mut wrong = Vec::new();
     for (name, file) in cases {
@@ -275,10 +295,7 @@ fn every_mistake_gets_exactly_its_message() {
             without_files: !with_files,
         };
         let loaded = load(&request);
-        assert!(
-            loaded.config.is_none() && loaded.errors() > 0,
-            "{name} was taken for valid"
-        );
+        assert!(fits(&loaded), "{name}: {}", complaints(&loaded));
         let place = format!("{}/", folder.display());
         let text = format!("{}\n", complaints(&loaded).replace(&place, ""));
         let expected = folder.join(format!("{name}.expected"));
