@@ -114,8 +114,15 @@ impl Dialogue {
             "+CPMS" => self.memory_counted(&rest),
             "+COPS" => self.operator(&rest),
             "+CNMI" if self.stage == Stage::Ready => {
-                let bare = rest.replace(' ', "");
-                self.begin_again |= self.news.is_some_and(|news| news != bare);
+                // Some modems word the rest of it in their own way.
+                let kinds = |text: &str| {
+                    let fields = line::fields(text);
+                    let field = |place: usize| fields.get(place).map(|field| field.text.clone());
+                    (field(0).is_some_and(|mode| mode != "0"), field(1), field(3))
+                };
+                if self.news.is_some_and(|news| kinds(news) != kinds(&rest)) {
+                    self.renew();
+                }
             }
             _ => {}
         }

@@ -323,6 +323,8 @@ impl Dialogue {
         }
         if self.stage == Stage::Ready && self.begin_again {
             self.begin_again = false;
+            // The start-up asks for the same.
+            self.work.leave_looks();
             self.stage = Stage::Starting;
             self.script = startup::script();
             self.tries = 0;

@@ -20,6 +20,9 @@ const USSD: Duration = Duration::from_secs(60);
 /// How often a place is tried that does not read or does not become free.
 const ATTEMPTS: u8 = 3;
 
+/// Least time between two beginnings for settings that are not as they were made: a modem may word them differently.
+const RENEW: Duration = Duration::from_secs(600);
+
 /// The regular look: signal, network, memory, and whether the modem still reports news.
 const LOOKS: [&str; 6] = [
     "AT+CPMS?",
@@ -62,6 +65,7 @@ pub(super) struct Work {
     ussd_code: Option<(u64, String)>,
     ussd_waiting: Option<(u64, Duration)>,
     end_ussd: bool,
+    renewed_at: Option<Duration>,
     /// The last command served what comes in: the next one may serve what goes out.
     turn_out: bool,
 }
@@ -81,12 +85,17 @@ impl Work {
             ussd_code: None,
             ussd_waiting: None,
             end_ussd: false,
+            renewed_at: None,
             turn_out: false,
         }
     }
 
     pub(super) fn looked(&mut self, next: Duration) {
         self.look_at = next;
+    }
+
+    pub(super) fn leave_looks(&mut self) {
+        self.looks.clear();
     }
 
     pub(super) fn ussd_deadline(&self) -> Option<Duration> {
@@ -416,8 +425,13 @@ impl Dialogue {
             return;
         };
         if memory != self.primary {
-            // Someone else has chosen another memory.
-            self.begin_again |= quoted && self.selected == Some(self.primary) && self.stage == Stage::Ready;
+            if quoted && self.selected == Some(self.primary) {
+                // Someone else has chosen another memory.
+                self.selected = None;
+                if self.stage == Stage::Ready {
+                    self.renew();
+                }
+            }
             return;
         }
         self.state.storage = Some((used, total));
@@ -425,6 +439,14 @@ impl Dialogue {
         let waiting = usize::from(used) > self.handed.len();
         if self.stage == Stage::Ready && waiting && (quoted || self.state.storage_full) {
             self.drain();
+        }
+    }
+
+    /// Makes all settings again, now and then.
+    pub(super) fn renew(&mut self) {
+        if self.work.renewed_at.is_none_or(|at| at + RENEW <= self.now) {
+            self.work.renewed_at = Some(self.now);
+            self.begin_again = true;
         }
     }
 

@@ -291,6 +291,7 @@ transcripts!(
     a_stored_report_is_read_from_its_memory,
     errors_of_the_network_reach_the_sender,
     ussd_answers_may_have_several_lines,
+    settings_that_a_modem_words_differently_do_not_begin_anew_for_ever,
     a_silent_modem_is_given_up,
     text_mode_is_left_again,
     a_garbled_entry_stays_in_the_memory,
