@@ -38,6 +38,11 @@ fn duration(seconds: u64) -> String {
     humantime::format_duration(std::time::Duration::from_secs(seconds)).to_string()
 }
 
+/// `1 message`, `2 messages`
+fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn prefixed(prefix: &str, text: Option<&str>) -> String {
     text.map(|text| format!("{prefix}{text}")).unwrap_or_default()
 }
@@ -113,6 +118,20 @@ pub(super) fn status(status: &Status) -> String {
         store.queued_statuses,
         store.queued_outgoing
     );
+    if let Some(last) = &store.last_refused {
+        line!(
+            out,
+            "updates    {} did not reach Pipedrive, which goes on showing an older state; last {}: {}",
+            counted(store.refused_updates, "status update"),
+            last.message,
+            printable(&last.reason)
+        );
+        line!(
+            out,
+            "           see `pipepost conversations show {}`",
+            last.conversation
+        );
+    }
     if store.unmapped > 0 {
         line!(
             out,
@@ -336,6 +355,9 @@ pub(super) fn unmapped(rows: &[UnmappedRow]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::control::Gateway;
+    use crate::domain::{Address, Attempt, ChannelId, ConversationId, Timestamp};
+    use crate::store::{NewOutgoing, Options, Store};
 
     #[test]
     fn a_customer_cannot_steer_the_terminal() {
@@ -348,5 +370,61 @@ mod tests {
             [bytes(12), bytes(1536), bytes(5 << 20)],
             ["12 B", "1.5 KiB", "5.0 MiB"]
         );
+    }
+
+    #[tokio::test]
+    async fn an_update_that_pipedrive_refused_is_shown_with_the_message_and_counted() {
+        let folder = tempfile::tempdir().unwrap();
+        let example = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("config/examples/minimal.toml");
+        let loaded = crate::config::load(&crate::config::Request {
+            file: Some(example),
+            without_files: true,
+            ..crate::config::Request::default()
+        });
+        let store = Store::open(Options::new(folder.path())).unwrap();
+        let (channel, now) = ("sms".parse::<ChannelId>().unwrap(), Timestamp::from_unix_ms(1));
+        let to = Address::new("+31612345678").unwrap();
+        let conversation = store
+            .find_or_start_conversation(channel.clone(), to, now)
+            .await
+            .unwrap();
+        let outgoing = NewOutgoing {
+            channel,
+            conversation,
+            text: "yes".to_owned(),
+            attachments: Vec::new(),
+            now,
+            announce: false,
+        };
+        let id = store.insert_outgoing(outgoing).await.unwrap();
+        store.start_attempt(id, now).await.unwrap();
+        let outcome = Attempt::Rejected("no credit".to_owned());
+        store.finish_attempt(id, outcome, false).await.unwrap();
+        let item = store.reader().uplink_item(conversation).unwrap().unwrap();
+        let reason = "Pipedrive refuses this message for good (400).".to_owned();
+        store.uplink_failed(id, item.revision, reason).await.unwrap();
+
+        let gateway = Gateway {
+            config: std::sync::Arc::new(loaded.config.unwrap()),
+            store,
+            live: None,
+        };
+        let shown = conversation_text(&gateway, conversation).await;
+        assert!(
+            shown.contains("(failed: no credit; this state did not reach Pipedrive: Pipedrive refuses this message for good (400).; "),
+            "{shown}"
+        );
+        let shown = status(&gateway.status().await.unwrap());
+        for part in [
+            "1 status update did not reach Pipedrive",
+            "for good (400)",
+            &format!("conversations show {conversation}"),
+        ] {
+            assert!(shown.contains(part), "{part} is not in {shown}");
+        }
+    }
+
+    async fn conversation_text(gateway: &Gateway, id: ConversationId) -> String {
+        conversation(&gateway.conversation(&id.to_string(), 10).await.unwrap())
     }
 }

@@ -152,8 +152,25 @@ pub struct StoreStatus {
     pub queued_outgoing: u64,
     /// Packets that no mapping could read.
     pub unmapped: u64,
+    /// Messages whose last update Pipedrive refused; at most 256 are remembered.
+    #[serde(default)]
+    pub refused_updates: u64,
+    /// The newest of them.
+    #[serde(default)]
+    pub last_refused: Option<RefusedUpdate>,
     /// An alarm in words: no space left.
     pub alarm: Option<String>,
+}
+
+/// A message whose state at Pipedrive is older than here.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RefusedUpdate {
+    /// The message.
+    pub message: String,
+    /// Its conversation.
+    pub conversation: String,
+    /// What Pipedrive said.
+    pub reason: String,
 }
 
 /// A broker or a modem.

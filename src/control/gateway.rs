@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::answers::{
     ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
-    QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
+    QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
 };
 use crate::config::{Channel, Config};
 use crate::domain::{
@@ -116,7 +116,7 @@ impl Gateway {
             clock: live.map(|live| (live.clock)()).unwrap_or_default(),
             listener: live.map(|live| (live.listener)()),
             uplink: live.map(|live| (live.uplink)()),
-            store: self.store_status(),
+            store: self.store_status().await?,
             links: live
                 .map(|live| live.links.iter().map(link_status).collect())
                 .unwrap_or_default(),
@@ -124,7 +124,7 @@ impl Gateway {
         })
     }
 
-    fn store_status(&self) -> StoreStatus {
+    async fn store_status(&self) -> Result<StoreStatus, Failure> {
         let counts = self.store.counts();
         let alarm = match *self.store.space().borrow() {
             Space::Enough => None,
@@ -137,7 +137,8 @@ impl Gateway {
                  no new message is taken until Pipedrive or the hardware has taken some"
             )),
         };
-        StoreStatus {
+        let refused = self.store.read(|reader| reader.refused_updates(None)).await?;
+        Ok(StoreStatus {
             messages: counts.messages,
             conversations: counts.conversations,
             logical_bytes: counts.logical_bytes,
@@ -145,8 +146,14 @@ impl Gateway {
             queued_statuses: counts.queued.uplink_statuses,
             queued_outgoing: counts.queued.hardware,
             unmapped: counts.unmapped,
+            refused_updates: u64::try_from(refused.len()).unwrap_or(u64::MAX),
+            last_refused: refused.into_iter().last().map(|(id, reason)| RefusedUpdate {
+                message: id.to_string(),
+                conversation: id.conversation.to_string(),
+                reason,
+            }),
             alarm,
-        }
+        })
     }
 
     /// Prometheus text.
@@ -323,6 +330,18 @@ impl Gateway {
     /// One conversation with its newest messages.
     pub async fn conversation(&self, id: &str, limit: usize) -> Result<Conversation, Failure> {
         let view = self.view(id, limit).await?;
+        let of = view.id;
+        let refused = self
+            .store
+            .read(move |reader| reader.refused_updates(Some(of)))
+            .await?;
+        let row = |message: &Message| {
+            let mut row = message_row(message);
+            if let Some((_, reason)) = refused.iter().find(|(id, _)| *id == message.id) {
+                row.state = format!("{}; this state did not reach Pipedrive: {reason}", row.state);
+            }
+            row
+        };
         Ok(Conversation {
             row: conversation_row(&view),
             participants: view
@@ -330,7 +349,7 @@ impl Gateway {
                 .iter()
                 .map(|participant| participant.name.clone())
                 .collect(),
-            messages: view.messages.iter().map(message_row).collect(),
+            messages: view.messages.iter().map(row).collect(),
         })
     }
 

@@ -8,7 +8,8 @@ pub mod server;
 
 pub use answers::{
     ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
-    QueueView, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
+    QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
+    UssdRequest, Waiting,
 };
 pub use gateway::{ChannelCalls, Gateway, Live};
 

@@ -9,7 +9,7 @@ use super::retention::Removed;
 use super::shared::Shared;
 use super::tx::{Archived, Source, Tx};
 use super::types::{ChannelLink, Queue};
-use super::{StoreError, keys};
+use super::{StoreError, keys, refused};
 use crate::domain::{Address, ChannelId, ConversationId, ConversationStatus, MessageId, Sequence};
 
 /// Participants of one group that are told apart; later ones share the last place.
@@ -184,6 +184,7 @@ pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreE
         }
     }
     removed.apply(tx);
+    refused::forget_gone(tx, Some(id), u64::MAX)?;
     if conversation.last != 0 {
         tx.delete(keys::activity(conversation.channel, conversation.last));
     }

@@ -9,7 +9,7 @@ use super::records::{
 use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{Inserted, Queue, UplinkKind};
-use super::{StoreError, keys};
+use super::{StoreError, keys, refused};
 use crate::domain::{DedupKey, MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped};
 
 /// Records that no mapping could read: how many are kept.
@@ -134,12 +134,12 @@ pub(super) fn uplink_finished(
     tx: &mut Tx<'_>,
     id: MessageId,
     revision: u64,
-    refused: Option<String>,
+    refusal: Option<String>,
 ) -> Result<(), StoreError> {
     let Some(entry) = tx.load::<Entry>(&keys::entry(Queue::ToUplink, id))? else {
         return Ok(());
     };
-    if refused.is_none() {
+    if refusal.is_none() {
         let key = keys::conversation(id.conversation);
         if let Some(mut conversation) = tx.load::<Conversation>(&key)?
             && !conversation.known
@@ -150,7 +150,7 @@ pub(super) fn uplink_finished(
     }
     if entry.revision != revision {
         // It changed while it was on its way: what is left to say is an update, unless the message was refused.
-        if refused.is_none() && entry.kind == UplinkKind::New {
+        if refusal.is_none() && entry.kind == UplinkKind::New {
             let entry = Entry {
                 kind: UplinkKind::Status,
                 ..entry
@@ -161,12 +161,21 @@ pub(super) fn uplink_finished(
         return Ok(());
     }
     dequeue(tx, Queue::ToUplink, id)?;
-    if let Some(reason) = refused
-        && let Some(mut found) = find(tx, id)?
-        && let RecordState::Incoming { failed, .. } = &mut found.stored.state
-    {
-        *failed = Some(reason);
-        replace(tx, id, found)?;
+    let Some(reason) = refusal else {
+        return match entry.kind {
+            UplinkKind::New => Ok(()),
+            UplinkKind::Status => refused::forget(tx, id),
+        };
+    };
+    let Some(mut found) = find(tx, id)? else {
+        return Ok(());
+    };
+    match &mut found.stored.state {
+        RecordState::Incoming { failed, .. } => {
+            *failed = Some(reason);
+            replace(tx, id, found)
+        }
+        // How far it has come at the hardware stays true.
+        RecordState::Outgoing { .. } => refused::remember(tx, id, reason),
     }
-    Ok(())
 }

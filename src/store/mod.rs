@@ -26,6 +26,7 @@ mod outgoing;
 mod packs;
 mod reader;
 mod records;
+mod refused;
 mod retention;
 mod shared;
 mod space;

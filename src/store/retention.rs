@@ -9,7 +9,7 @@ use super::records::{Checkpoint, Conversation, MessageRecord, decode};
 use super::shared::Shared;
 use super::tx::{Archived, Source, Tx};
 use super::types::Queue;
-use super::{StoreError, keys};
+use super::{StoreError, keys, refused};
 use crate::domain::{AttachmentId, ConversationId, MessageId, Sequence, Timestamp};
 
 /// By size, this part more is removed than must be, so that not every message removes another.
@@ -271,5 +271,5 @@ pub(super) fn swept(tx: &mut Tx<'_>, horizon: u64) -> Result<(), StoreError> {
     for key in old {
         tx.delete(key);
     }
-    Ok(())
+    refused::forget_gone(tx, None, horizon)
 }

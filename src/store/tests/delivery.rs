@@ -1,5 +1,6 @@
 //! Messages, queues and states.
 
+use super::refused::REFUSED_UPDATES_KEPT;
 use super::*;
 use crate::domain::{DeliveryState, DeviceStatus, IncomingState, OutgoingState, StatusTarget};
 
@@ -132,6 +133,89 @@ async fn each_conversation_has_one_head_and_the_oldest_comes_first() {
     );
     assert_eq!(bed.heads(Queue::ToUplink), [b1]);
     assert_eq!(bed.store.counts().queued.uplink_messages, 1);
+}
+
+/// An answer that the hardware rejected, with the update that says so at the head of the queue.
+async fn rejected_answer(bed: &Bed, question: MessageId) -> (MessageId, u64) {
+    let answer = bed
+        .store
+        .insert_outgoing(outgoing(question.conversation, "yes"))
+        .await
+        .unwrap();
+    bed.store.start_attempt(answer, at(1)).await.unwrap().unwrap();
+    bed.store
+        .finish_attempt(answer, Attempt::Rejected("no credit".to_owned()), false)
+        .await
+        .unwrap();
+    let item = bed
+        .store
+        .reader()
+        .uplink_item(question.conversation)
+        .unwrap()
+        .unwrap();
+    assert_eq!((item.message.id, item.kind), (answer, UplinkKind::Status));
+    (answer, item.revision)
+}
+
+#[tokio::test]
+async fn an_update_that_pipedrive_refuses_is_kept_with_its_reason_until_one_is_accepted() {
+    let bed = Bed::new();
+    let question = bed.incoming("+491", "are you open?").await;
+    bed.drain_uplink().await;
+    let (answer, revision) = rejected_answer(&bed, question).await;
+    let refused = |store: &Store| store.reader().refused_updates(None).unwrap();
+    bed.store
+        .uplink_failed(answer, revision, "status is unknown".to_owned())
+        .await
+        .unwrap();
+    let bed = bed.restart().await;
+    assert_eq!(refused(&bed.store), [(answer, "status is unknown".to_owned())]);
+    let of = |id| bed.store.reader().refused_updates(Some(id)).unwrap().len();
+    assert_eq!((of(question.conversation), of(ConversationId(7))), (1, 0));
+    assert!(bed.heads(Queue::ToUplink).is_empty(), "it is not sent again");
+
+    bed.store
+        .apply_status(StatusReport {
+            channel: channel(),
+            of: StatusTarget::Id(answer),
+            status: DeviceStatus::Delivered,
+        })
+        .await
+        .unwrap();
+    assert_eq!(bed.drain_uplink().await, [(answer, UplinkKind::Status)]);
+    assert!(refused(&bed.store).is_empty(), "Pipedrive knows better now");
+}
+
+#[tokio::test]
+async fn a_refused_update_goes_with_its_conversation_and_the_oldest_make_room() {
+    let bed = Bed::new();
+    let question = bed.incoming("+491", "are you open?").await;
+    bed.drain_uplink().await;
+    let mut answers = Vec::new();
+    for number in 0..=REFUSED_UPDATES_KEPT {
+        let (answer, revision) = rejected_answer(&bed, question).await;
+        bed.store
+            .uplink_failed(answer, revision, number.to_string())
+            .await
+            .unwrap();
+        answers.push(answer);
+    }
+    let kept: Vec<MessageId> = bed
+        .store
+        .reader()
+        .refused_updates(None)
+        .unwrap()
+        .into_iter()
+        .map(|(id, _)| id)
+        .collect();
+    assert_eq!(kept, answers.split_off(1), "without the oldest, in their order");
+    assert!(
+        bed.store
+            .delete_conversation(question.conversation)
+            .await
+            .unwrap()
+    );
+    assert!(bed.store.reader().refused_updates(None).unwrap().is_empty());
 }
 
 #[tokio::test]
