@@ -14,6 +14,8 @@ use systemd_journal_logger::{JournalLog, connected_to_journal};
 
 use crate::config;
 
+/// Part of the MQTT library that repeats what the driver reports.
+const REPEATED_TARGET: &str = "rumqttc::v5::state";
 /// Own records carry targets that begin like this.
 const OWN_TARGET: &str = env!("CARGO_CRATE_NAME");
 
@@ -112,6 +114,9 @@ fn is_wanted(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
     let limit = if own || level == LevelFilter::Trace {
         level
+    } else if target == REPEATED_TARGET {
+        // What it warns of, a refused subscription once a minute, the driver says once and in words.
+        level.min(LevelFilter::Error)
     } else {
         level.min(LevelFilter::Warn)
     };
@@ -211,6 +216,7 @@ mod tests {
         assert!(!wanted(LevelFilter::Debug, "rumqttc::v5", Level::Debug));
         assert!(wanted(LevelFilter::Info, "rumqttc::v5", Level::Warn));
         assert!(!wanted(LevelFilter::Error, "rumqttc::v5", Level::Warn));
+        assert!(!wanted(LevelFilter::Debug, REPEATED_TARGET, Level::Warn));
         assert!(wanted(LevelFilter::Trace, "rumqttc::v5", Level::Trace));
         assert!(!wanted(LevelFilter::Debug, "pipeposture", Level::Debug));
     }

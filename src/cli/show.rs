@@ -67,6 +67,10 @@ pub(super) fn status(status: &Status) -> String {
             status.version,
             status.gateway_id
         );
+        line!(
+            out,
+            "           start it with `systemctl start pipepost`; why it ended says `journalctl -u pipepost`"
+        );
     }
     if let Some(listener) = &status.listener {
         let last = listener.last_call.as_deref().unwrap_or("never since the start");
@@ -157,8 +161,16 @@ fn links(links: &[LinkStatus]) -> String {
             (false, _) => "NOT CONNECTED",
         };
         let since = prefixed(" since ", link.since.as_deref());
-        let reason = prefixed(": ", link.reason.as_deref());
-        line!(out, "{:<10} {state}{since}{reason}", link.name);
+        line!(out, "{:<10} {state}{since}", link.name);
+        if let Some(reason) = &link.reason {
+            line!(out, "           {}", printable(reason));
+        }
+        if !link.up {
+            line!(
+                out,
+                "           It is tried again by itself; nothing needs a restart."
+            );
+        }
         if let Some(modem) = &link.modem {
             line!(out, "           {}", modem_in_words(modem));
         }

@@ -444,9 +444,11 @@ impl Connection {
 
     fn up(&self) {
         let note = if self.session.subscribing.is_without_confirmation() {
-            "the broker grants QoS 0 only: what devices send while the gateway is away or cut off is lost"
+            "the broker grants QoS 0 only: what devices send while the gateway is away or cut off is lost. Allow QoS 1 \
+             in the broker (mosquitto: max_qos), where it can do more"
         } else if self.parts.broker.protocol == Protocol::V4 {
-            "MQTT 3.1.1: the broker alone decides how long it keeps messages for an absent gateway"
+            "MQTT 3.1.1: the broker alone decides how long it keeps messages for an absent gateway. Leave `protocol` out \
+             if it speaks MQTT 5; else look how long it does (mosquitto: persistent_client_expiration)"
         } else {
             self.parts.link.send_replace(Link::Up(now()));
             return;

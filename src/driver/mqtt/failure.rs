@@ -115,7 +115,9 @@ pub(super) fn classify(error: &ConnectionError, broker: &Broker) -> Failure {
 
 fn io_words(error: &io::Error, place: &str) -> String {
     match error.kind() {
-        io::ErrorKind::ConnectionRefused => format!("nothing listens at {place}: is the broker running?"),
+        io::ErrorKind::ConnectionRefused => {
+            format!("nothing listens at {place}: start the broker there, or correct `url`")
+        }
         kind if is_closed(kind) => format!("{place} closed the connection: see the broker's log"),
         io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
             format!("{place} cannot be reached: check the network")
