@@ -1,6 +1,6 @@
 //! Log records: to the journal with their fields under systemd, as plain lines on standard error otherwise.
 //!
-//! Journal priorities as the crate `systemd-journal-logger` maps them: error 3, warn 4, info 5, debug 6, trace 7.
+//! Journal priorities as the crate `systemd-journal-logger` maps them: error 3, warn 4, info 5, debug 6.
 //! Fields become journal fields in upper case: `journalctl -u pipepost CHANNEL=front-desk`. They also stand in the
 //! message, because `journalctl -u pipepost` shows nothing else.
 
@@ -105,14 +105,13 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Libraries may speak up from `warn` on: their `debug` and `trace` can hold message texts. At `trace` all is let
-/// through.
+/// Libraries may speak up from `warn` on: their `debug` and `trace` can hold message texts.
 fn is_wanted(level: LevelFilter, metadata: &Metadata<'_>) -> bool {
     let target = metadata.target();
     let own = target
         .strip_prefix(OWN_TARGET)
         .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"));
-    let limit = if own || level == LevelFilter::Trace {
+    let limit = if own {
         level
     } else if target == REPEATED_TARGET {
         // What it warns of, a refused subscription once a minute, the driver says once and in words.
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_are_heard_from_warn_on_unless_everything_is_wanted() {
+    fn libraries_are_heard_from_warn_on() {
         let wanted = |level, target, record| {
             is_wanted(level, &Metadata::builder().target(target).level(record).build())
         };
@@ -217,7 +216,6 @@ mod tests {
         assert!(wanted(LevelFilter::Info, "rumqttc::v5", Level::Warn));
         assert!(!wanted(LevelFilter::Error, "rumqttc::v5", Level::Warn));
         assert!(!wanted(LevelFilter::Debug, REPEATED_TARGET, Level::Warn));
-        assert!(wanted(LevelFilter::Trace, "rumqttc::v5", Level::Trace));
         assert!(!wanted(LevelFilter::Debug, "pipeposture", Level::Debug));
     }
 }

@@ -92,10 +92,8 @@ pub async fn run(config: Config, signals: Signals, ready: impl FnOnce(Ready)) ->
     let started = Instant::now();
     let config = Arc::new(config);
     let options = store_options(&config);
-    let store = match tokio::task::spawn_blocking(move || Store::open(options)).await {
-        Ok(opened) => opened?,
-        Err(broken) => return Err(AppError::Task("store".to_owned(), broken.to_string())),
-    };
+    // Nothing else runs yet that this could hold up, and on another thread the C library would keep a second heap for it.
+    let store = Store::open(options)?;
     info!(gateway = store.gateway_id().as_str(), messages = store.counts().messages; "Store open");
     let outcome = run_with_store(&config, &store, signals, started, ready).await;
     store.close().await;

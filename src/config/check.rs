@@ -478,7 +478,6 @@ impl Check<'_> {
             raw::Level::Warn => log::LevelFilter::Warn,
             raw::Level::Info => log::LevelFilter::Info,
             raw::Level::Debug => log::LevelFilter::Debug,
-            raw::Level::Trace => log::LevelFilter::Trace,
         };
         Log { level }
     }

@@ -151,7 +151,7 @@ pub struct Store {
 /// `[log]`
 #[derive(Clone, Copy, Debug)]
 pub struct Log {
-    /// `level`: `error`, `warn`, `info` (default), `debug` or `trace`.
+    /// `level`: `error`, `warn`, `info` (default) or `debug`.
     pub level: log::LevelFilter,
 }
 

@@ -143,7 +143,6 @@ pub(super) enum Level {
     Warn,
     Info,
     Debug,
-    Trace,
 }
 
 /// `[[broker]]`
