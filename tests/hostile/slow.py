@@ -96,7 +96,7 @@ def attack(gateway, name, timeout, attacker):
     lasted = 0
     try:
         while not attacker.is_over() and time.monotonic() - began < lasted + 2:
-            if gateway.connections() > 0:
+            if gateway.connections(of_others=True) > 0:
                 lasted = time.monotonic() - began
             try:
                 seconds.append(gateway.get_conversations())
