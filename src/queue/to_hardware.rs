@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use crate::domain::{Attachment, Attempt, ChannelId, ConversationId, MessageId, Timestamp};
 use crate::driver::{DriverHandle, Link, OutgoingJob};
 use crate::protocol::media;
-use crate::store::{Queue, Store, StoreError};
+use crate::store::{Head, Queue, Store, StoreError};
 
 /// How long to wait after the hardware could not take a message although it seemed reachable.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -128,6 +128,8 @@ pub async fn run(
     let mut changed = store.queue_changed(Queue::ToHardware);
     let mut link = lane.driver.link.clone();
     let mut busy: HashSet<ConversationId> = HashSet::new();
+    // Whose turn comes when everyone else has had theirs.
+    let mut put_off: HashSet<ConversationId> = HashSet::new();
     let mut attempts: JoinSet<(MessageId, Result<Option<Attempt>, StoreError>)> = JoinSet::new();
     let mut resends: HashMap<MessageId, u32> = HashMap::new();
     let mut unreadable: Option<String> = None;
@@ -149,7 +151,7 @@ pub async fn run(
         let paused = tokio::time::Instant::now() < paused_until;
         if !stopping && obstacle.is_none() && !paused {
             let free = lane.in_flight.saturating_sub(attempts.len());
-            for head in store.heads(Queue::ToHardware, Some(&lane.channel), &busy, free) {
+            for head in next_heads(&store, &lane.channel, &busy, &mut put_off, free) {
                 let id = MessageId {
                     conversation: head.conversation,
                     sequence: head.sequence,
@@ -194,6 +196,7 @@ pub async fn run(
                         statuses.update(&lane.channel, |status| status.unknown += 1);
                     }
                     Attempt::NotStarted(reason) => {
+                        put_off.insert(id.conversation);
                         if earlier > 0 {
                             resends.insert(id, earlier);
                         }
@@ -210,6 +213,25 @@ pub async fn run(
             _ = ticks.tick() => beat(),
         }
     }
+}
+
+/// What goes out next, oldest first: one message that cannot leave must not hold up the others.
+fn next_heads(
+    store: &Store,
+    channel: &ChannelId,
+    busy: &HashSet<ConversationId>,
+    put_off: &mut HashSet<ConversationId>,
+    limit: usize,
+) -> Vec<Head> {
+    let heads = |exclude: &HashSet<_>| store.heads(Queue::ToHardware, Some(channel), exclude, limit);
+    if limit > 0 && !put_off.is_empty() {
+        let others = heads(&busy.union(put_off).copied().collect());
+        if !others.is_empty() {
+            return others;
+        }
+        put_off.clear();
+    }
+    heads(busy)
 }
 
 /// Why the hardware cannot be reached, in words.

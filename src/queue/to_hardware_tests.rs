@@ -52,6 +52,10 @@ impl Bed {
     }
 
     fn run(&self, resend_unknown: bool) -> Running {
+        self.run_with(resend_unknown, 4)
+    }
+
+    fn run_with(&self, resend_unknown: bool, in_flight: usize) -> Running {
         let (outgoing, jobs) = mpsc::channel(16);
         let (link, link_state) = watch::channel(Link::Up(Timestamp::from_unix_ms(0)));
         let (stop, stopped) = watch::channel(false);
@@ -64,7 +68,7 @@ impl Bed {
                 link: link_state,
                 modem: None,
             },
-            in_flight: 4,
+            in_flight,
             resend_unknown,
         };
         let links = Links {
@@ -141,6 +145,28 @@ async fn a_message_that_never_gets_an_outcome_is_not_sent_for_ever() {
     assert_eq!(job.message.text, "again");
     running.stop.send(true).unwrap();
     job.outcome.send(Attempt::Sent).unwrap();
+    running.task.await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_cannot_leave_lets_the_others_go_first() {
+    let bed = Bed::new();
+    bed.answer("+491", "stuck").await;
+    bed.answer("+492", "second").await;
+    bed.answer("+493", "third").await;
+    let mut running = bed.run_with(false, 1);
+    let mut order = Vec::new();
+    for _ in 0..4 {
+        let job = running.jobs.recv().await.unwrap();
+        let outcome = match job.message.text.as_str() {
+            "stuck" => Attempt::NotStarted("the network is busy".to_owned()),
+            _ => Attempt::Sent,
+        };
+        order.push(job.message.text.clone());
+        job.outcome.send(outcome).unwrap();
+    }
+    assert_eq!(order, ["stuck", "second", "third", "stuck"]);
+    running.stop.send(true).unwrap();
     running.task.await.unwrap().unwrap();
 }
 
