@@ -10,6 +10,11 @@ use crate::domain::{Attempt, Outgoing, ReceivedMessage, StatusReport, Timestamp,
 pub mod at_modem;
 pub mod mqtt;
 
+/// The clock on the wall.
+fn now() -> Timestamp {
+    Timestamp::from_system_time(std::time::SystemTime::now())
+}
+
 /// What the store says to a driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stored {

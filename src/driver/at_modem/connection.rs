@@ -8,13 +8,13 @@ use serial2_tokio::SerialPort;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::intake::{Done, Task, now};
+use super::intake::{Done, Task};
 use super::outgoing::Outgoing;
 use super::records::{self, Pin, Records, Sent, hash, put, remove};
 use super::{ModemStatus, UssdJob, port};
 use crate::config::Modem;
 use crate::domain::Attempt;
-use crate::driver::{Link, OutgoingJob};
+use crate::driver::{Link, OutgoingJob, now};
 use crate::protocol::retry::Backoff;
 use crate::protocol::sms::at::{Action, Dialogue, Event, ModemState, Settings, Sim, Source, UssdAnswer};
 
@@ -30,6 +30,8 @@ const WRITE: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// The regular look at the modem.
 const POLL: Duration = Duration::from_secs(30);
+
+const PREPARED: &str = "the modem is being prepared";
 
 pub(super) struct Parts {
     pub(super) modem: Modem,
@@ -449,7 +451,7 @@ impl Connection {
                 if matches!(*self.parts.link.borrow(), Link::Up(_)) && state.registered().is_registered() {
                     return;
                 }
-                Some("the modem is being prepared".to_owned())
+                Some(PREPARED.to_owned())
             }
             Sim::Unknown | Sim::Ready if !state.registered().is_registered() => Some(format!(
                 "the modem is not in a network ({}): is the antenna connected and the SIM active?",
@@ -458,9 +460,8 @@ impl Connection {
             Sim::Unknown | Sim::Ready => self.outgoing.obstacle(),
         };
         match obstacle {
-            Some(reason)
-                if reason == "the modem is being prepared" && *self.parts.link.borrow() == Link::Starting => {
-            }
+            // Said of a modem that was there before; of a new one "starting" says it.
+            Some(reason) if reason == PREPARED && *self.parts.link.borrow() == Link::Starting => {}
             Some(reason) => {
                 self.outgoing.give_back(&reason);
                 self.down(reason);

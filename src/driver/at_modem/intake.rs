@@ -12,7 +12,7 @@ use crate::domain::{
     Address, ChannelId, DedupKey, DeviceStatus, ReceivedMessage, Route, StatusReport, StatusTarget,
     Timestamp, Unmapped,
 };
-use crate::driver::{DriverEvent, Stored};
+use crate::driver::{DriverEvent, Stored, now};
 use crate::protocol::sms::at::{Place, Source};
 use crate::protocol::sms::pdu::Kind;
 use crate::protocol::sms::{
@@ -447,10 +447,6 @@ fn decode(pdu: &[u8]) -> Result<Incoming, sms::PduError> {
         Ok(report @ Incoming::StatusReport(_)) => Ok(report),
         _ => Err(error),
     })
-}
-
-pub(super) fn now() -> Timestamp {
-    Timestamp::from_system_time(std::time::SystemTime::now())
 }
 
 pub(super) fn milliseconds(span: Duration) -> i64 {

@@ -1,15 +1,15 @@
 //! One outgoing message at a time: its parts, its attempts, its outcome.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::intake::now;
 use super::records::{self, Records, Reference, Sent, put, remove};
 use crate::config::Modem;
 use crate::domain::{Attempt, MessageId};
-use crate::driver::OutgoingJob;
+use crate::driver::{OutgoingJob, now};
 use crate::protocol::sms::at::{ModemError, SendOutcome};
 use crate::protocol::sms::{self, Submit, SubmitOptions, encode_submit};
 
@@ -37,8 +37,8 @@ pub(super) struct Sending {
 /// What goes out, and what holds it up.
 pub(super) struct Outgoing {
     pub(super) current: Option<Sending>,
-    /// A message of which parts have left before something came in between: it goes on there.
-    resume: Option<(MessageId, usize)>,
+    /// Messages of which parts have left before something came in between: they go on there.
+    resume: HashMap<MessageId, usize>,
     /// Earliest time for the next part.
     pub(super) not_before: Instant,
     /// Nothing can be sent until then, and why.
@@ -52,7 +52,7 @@ impl Outgoing {
     pub(super) fn new() -> Self {
         Self {
             current: None,
-            resume: None,
+            resume: HashMap::new(),
             not_before: Instant::now(),
             obstacle: None,
             sent: Sent::default(),
@@ -87,15 +87,12 @@ impl Outgoing {
                 return;
             }
         };
-        let next = match self.resume.take() {
-            Some((message, next)) if message == id && next < parts.len() => next,
-            _ => 0,
-        };
+        let next = self.resume.remove(&id).filter(|next| *next < parts.len());
         self.current = Some(Sending {
             id,
             recipient: peer.map(|peer| peer.as_str().to_owned()).unwrap_or_default(),
             parts,
-            next,
+            next: next.unwrap_or(0),
             attempts: 0,
             tag: None,
             outcome: job.outcome,
@@ -235,8 +232,10 @@ impl Outgoing {
 
     /// Gives the message back to the queue; what has left of it is not sent again.
     fn put_off(&mut self, reason: String) {
-        if let Some(sending) = &self.current {
-            self.resume = (sending.next > 0).then_some((sending.id, sending.next));
+        if let Some(sending) = &self.current
+            && sending.next > 0
+        {
+            self.resume.insert(sending.id, sending.next);
         }
         self.finish(Attempt::NotStarted(reason));
     }

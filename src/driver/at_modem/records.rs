@@ -164,32 +164,25 @@ impl Records {
         &self,
         letter: u8,
     ) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
-        let owner = self.owner.clone();
-        let found = self
-            .store
-            .read(move |reader| reader.notes(&owner, &[letter], usize::MAX, |_| true))
-            .await?;
-        Ok(found
-            .into_iter()
-            .filter_map(|(key, bytes)| Some((key, postcard::from_bytes(&bytes).ok()?)))
-            .collect())
+        self.some(letter, usize::MAX, |_| true).await
     }
 
     pub(super) async fn write(&self, notes: Vec<Note>, takes_in: bool) -> Result<(), StoreError> {
         self.store.keep_notes(&self.owner, notes, takes_in).await
     }
 
-    /// Records of a kind that are older than `before`; some at a time, there may be many.
-    async fn old<T: DeserializeOwned + Send + 'static>(
+    /// The first `limit` records of a kind that are `wanted`.
+    async fn some<T: DeserializeOwned + Send + 'static>(
         &self,
         letter: u8,
-        is_old: impl Fn(&T) -> bool + Send + 'static,
+        limit: usize,
+        wanted: impl Fn(&T) -> bool + Send + 'static,
     ) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
         let owner = self.owner.clone();
-        let wanted = move |bytes: &[u8]| postcard::from_bytes(bytes).is_ok_and(|record| is_old(&record));
+        let wanted = move |bytes: &[u8]| postcard::from_bytes(bytes).is_ok_and(|record| wanted(&record));
         let found = self
             .store
-            .read(move |reader| reader.notes(&owner, &[letter], PRUNED, wanted))
+            .read(move |reader| reader.notes(&owner, &[letter], limit, wanted))
             .await?;
         Ok(found
             .into_iter()
@@ -200,7 +193,9 @@ impl Records {
     /// Forgets what nobody can ask for any more.
     pub(super) async fn prune(&self, before: i64) -> Result<(), StoreError> {
         loop {
-            let old = self.old::<Seen>(b'j', move |seen| seen.at < before).await?;
+            let old = self
+                .some::<Seen>(b'j', PRUNED, move |seen| seen.at < before)
+                .await?;
             if old.is_empty() {
                 break;
             }
@@ -210,7 +205,7 @@ impl Records {
         for letter in [b'a', b'r'] {
             loop {
                 let old = self
-                    .old::<Reference>(letter, move |reference| reference.at < before)
+                    .some::<Reference>(letter, PRUNED, move |reference| reference.at < before)
                     .await?;
                 if old.is_empty() {
                     break;

@@ -24,10 +24,10 @@ use super::library::{self, Client, Library};
 use super::outgoing::{Ledger, Origin};
 use super::subscribing::Subscribing;
 use super::subscriptions::Subscriptions;
-use super::{CONNECT_TIMEOUT, Device, now, tls};
+use super::{CONNECT_TIMEOUT, Device, tls};
 use crate::config::{Broker, Protocol};
 use crate::domain::{Attempt, Timestamp};
-use crate::driver::{Link, OutgoingJob};
+use crate::driver::{Link, OutgoingJob, now};
 use crate::protocol::retry::Backoff;
 
 const BACKOFF: Backoff = Backoff {

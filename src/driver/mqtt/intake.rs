@@ -12,9 +12,9 @@ use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::Publish;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Device, now};
+use super::Device;
 use crate::domain::Unmapped;
-use crate::driver::{DriverEvent, Stored};
+use crate::driver::{DriverEvent, Stored, now};
 use crate::protocol::mqtt::{Packet, Read};
 use crate::protocol::retry::Backoff;
 

@@ -27,13 +27,13 @@ use std::future::Future;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 
 use super::{DriverEvent, DriverHandle, Link};
 use crate::config::{self, Broker};
-use crate::domain::{ChannelId, GatewayId, Timestamp};
+use crate::domain::{ChannelId, GatewayId};
 use crate::protocol::mqtt::{Mapping, MappingError};
 
 /// For the network, TLS and the broker's CONNACK.
@@ -146,8 +146,4 @@ pub fn spawn(setup: Setup) -> (DriverHandle, impl Future<Output = ()> + Send) {
         tokio::join!(connection.run(), intake.run());
     };
     (handle, work)
-}
-
-fn now() -> Timestamp {
-    Timestamp::from_system_time(SystemTime::now())
 }
