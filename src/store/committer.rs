@@ -28,7 +28,7 @@ const CAPACITY: usize = 1024;
 /// Operations in one commit, so that the first of them is not kept waiting by the last.
 const MAX_GROUP: usize = 256;
 /// Keys in one batch, beyond which the next operation begins another. sled frees no replaced page before the batch that
-/// replaced it ends: five thousand keys at once were 15 MB of them.
+/// replaced it ends: five thousand keys at once were more than 10 MB of them.
 const BATCH_KEYS: usize = 256;
 
 /// When an operation is answered.

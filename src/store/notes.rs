@@ -49,7 +49,6 @@ impl Reader {
         Ok(found.map(|value| value.to_vec()))
     }
 
-    #[allow(clippy::type_complexity, reason = "keys with their values")]
     /// A driver's notes whose keys begin with `prefix`, in the order of their keys: the first `limit` that `wanted`
     /// says yes to. The others are not kept in memory.
     pub fn notes(

@@ -128,6 +128,37 @@ async fn what_a_crash_left_behind_the_last_pack_is_cut_off_and_overwritten() {
 }
 
 #[tokio::test]
+async fn a_long_conversation_is_packed_in_one_round_of_small_steps() {
+    let bed = Bed::new();
+    for number in 0..300 {
+        bed.incoming("+491", &format!("{number}")).await;
+    }
+    let last = bed.incoming("+492", "the other").await;
+    bed.drain_uplink().await;
+    assert_eq!(bed.store.maintain(at(DAY)).await.unwrap().packed, 301);
+    assert_eq!(bed.message(last).text, "the other");
+}
+
+#[tokio::test]
+async fn many_writes_at_once_are_all_there_after_a_restart() {
+    let bed = Bed::new();
+    // More keys than one batch takes.
+    let inserted = (0..200).map(|number| {
+        bed.store
+            .insert_incoming(received(&format!("+49{number}"), &format!("{number}")))
+    });
+    let ids: Vec<_> = futures_util::future::join_all(inserted).await;
+    let bed = bed.restart().await;
+    assert_eq!(bed.store.counts().messages, 200);
+    for (number, id) in ids.into_iter().enumerate() {
+        let Inserted::New(id) = id.unwrap() else {
+            panic!("a duplicate")
+        };
+        assert_eq!(bed.message(id).text, format!("{number}"));
+    }
+}
+
+#[tokio::test]
 async fn a_damaged_pack_is_named_and_everything_else_goes_on() {
     for how in ["checksum", "short", "missing"] {
         let bed = Bed::new();
