@@ -14,5 +14,6 @@ mod demo;
 mod files;
 mod life;
 mod sms;
+mod sms_chaos;
 mod support;
 mod travel;

@@ -1,6 +1,5 @@
 //! The whole daemon with an SMS modem: the simulated one, on a pseudo-terminal.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
@@ -14,7 +13,7 @@ const CHANNEL: &str = "gw-test-sms";
 const CUSTOMER: &str = "+31612345678";
 
 /// A modem that runs on a thread of its own, as long as the test.
-fn modem(site: &Site) -> Arc<Modem> {
+pub(crate) fn modem(site: &Site) -> Arc<Modem> {
     let link = site.dir.path().join("modem");
     let (sender, started) = mpsc::sync_channel(1);
     std::thread::spawn(move || {
@@ -39,7 +38,7 @@ fn modem(site: &Site) -> Arc<Modem> {
 }
 
 /// The site's configuration with the modem in place of broker and device.
-fn configure(site: &Site) {
+pub(crate) fn configure(site: &Site) {
     let config = site.config("");
     let (head, _) = config.split_once("[[broker]]").unwrap();
     let port = site.dir.path().join("modem");
@@ -51,7 +50,7 @@ fn configure(site: &Site) {
     site.write("pipepost.toml", &format!("{head}{modem}"));
 }
 
-fn wait_for_modem(site: &Site) {
+pub(crate) fn wait_for_modem(site: &Site) {
     wait_for("the modem to be connected", SOON, || {
         site.output(&["status"])
             .contains("modem office connected")
@@ -59,7 +58,7 @@ fn wait_for_modem(site: &Site) {
     });
 }
 
-fn write(modem: &Modem, from: &str, text: &str, reference: u16) {
+pub(crate) fn write(modem: &Modem, from: &str, text: &str, reference: u16) {
     modem.with(|engine| {
         let at = engine.wall_time();
         engine.text(&Text {
@@ -133,75 +132,5 @@ fn a_text_message_reaches_the_inbox_and_the_answer_comes_back_as_delivered() {
             .contains("pipepost_modem_signal_dbm{name=\"modem office\"}")
     );
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
-    site.assert_contract_kept();
-}
-
-#[test]
-fn texts_survive_kills_of_the_daemon_once_each() {
-    const TEXTS: usize = 120;
-    let site = Site::new();
-    configure(&site);
-    let modem = modem(&site);
-    let text = |n: usize| {
-        let long = if n.is_multiple_of(3) {
-            " and so on".repeat(20)
-        } else {
-            String::new()
-        };
-        format!("text {n}{long}")
-    };
-    let mut daemon = site.ready_daemon();
-    wait_for_modem(&site);
-    let mut accepted = 0;
-    for n in 0..TEXTS {
-        let from = format!("+3161234{:04}", n % 10);
-        write(&modem, &from, &text(n), u16::try_from(n % 256).unwrap());
-        if n % 10 == 9 {
-            let first = site.sandbox.read(|state| {
-                state
-                    .conversations()
-                    .next()
-                    .map(|conversation| conversation.id.to_string())
-            });
-            if let Some(conversation) = first {
-                accepted +=
-                    usize::from(answer(&site, &conversation, &format!("answer {n}"), Vec::new()).is_ok());
-            }
-        }
-        if n % 30 == 29 {
-            daemon.kill();
-            daemon = site.ready_daemon();
-        }
-    }
-    wait_for("all texts to reach the inbox", SOON * 3, || {
-        let count = site
-            .sandbox
-            .read(|state| state.messages().filter(|message| !message.outgoing).count());
-        (count >= TEXTS).then_some(())
-    });
-    let mut seen: BTreeMap<String, usize> = BTreeMap::new();
-    site.sandbox.read(|state| {
-        for message in state.messages().filter(|message| !message.outgoing) {
-            *seen.entry(message.text.clone()).or_default() += 1;
-        }
-    });
-    let expected: BTreeMap<String, usize> = (0..TEXTS).map(|n| (text(n), 1)).collect();
-    assert_eq!(seen, expected);
-    wait_for("the answers to go out", SOON * 2, || {
-        site.output(&["queue"])
-            .contains("to the hardware: nothing")
-            .then_some(())
-    });
-    let sent: Vec<String> = modem
-        .with(|engine| engine.shown())
-        .into_iter()
-        .filter_map(|shown| shown.text)
-        .collect();
-    let once: std::collections::BTreeSet<&String> = sent.iter().collect();
-    assert_eq!(once.len(), sent.len(), "sent twice: {sent:?}");
-    assert!(sent.len() <= accepted);
-    wait_for("the modem to be empty", SOON, || {
-        (modem.counts().stored == 0).then_some(())
-    });
     site.assert_contract_kept();
 }

@@ -183,3 +183,31 @@ async fn the_daily_cap_holds_what_is_above_it() {
     assert_eq!(gateway.status(|status| status.sent_today == 2).await.daily_cap, 2);
     gateway.stop().await;
 }
+
+#[tokio::test]
+async fn a_long_text_that_was_cut_off_goes_on_where_it_was_also_after_a_crash_and_other_messages() {
+    let folder = tempfile::tempdir().unwrap();
+    let modem = plug(folder.path(), options());
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    let text = "Ünïcode 🙂 ".repeat(20);
+    modem.with(|engine| {
+        engine.next_send(SendFault::None);
+        engine.next_send(SendFault::Cms(310));
+    });
+    let (id, outcome) = gateway.send(TO, &text).await;
+    assert!(matches!(outcome, Attempt::NotStarted(_)), "{outcome:?}");
+    assert_eq!(modem.counts().sent, 1, "its first part is on the air");
+    gateway.crash().await;
+    let mut gateway = Gateway::start(folder.path());
+    gateway.up().await;
+    assert_eq!(gateway.send("+31687654321", "another").await.1, Attempt::Sent);
+    let outcome = gateway.attempt(id).await.await.unwrap();
+    assert_eq!(outcome, Attempt::Sent);
+    let shown = modem.with(|engine| engine.shown());
+    let of_it: Vec<_> = shown.iter().filter(|shown| shown.to == TO).collect();
+    assert_eq!(of_it.len(), 1, "{of_it:?}");
+    assert!(of_it[0].complete);
+    assert_eq!(of_it[0].text.as_deref(), Some(text.as_str()));
+    gateway.stop().await;
+}

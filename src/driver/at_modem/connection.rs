@@ -262,7 +262,7 @@ impl Connection {
                     }
                 }
                 Some(job) = self.parts.jobs.recv(), if self.outgoing.current.is_none() && !stopping => {
-                    self.outgoing.take(job, &self.parts.modem);
+                    self.outgoing.take(job, &self.parts.modem, &self.parts.records).await;
                     if !up {
                         self.outgoing.give_back("the modem is not ready");
                     }

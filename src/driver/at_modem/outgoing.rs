@@ -1,17 +1,17 @@
 //! One outgoing message at a time: its parts, its attempts, its outcome.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::records::{self, Records, Reference, Sent, put, remove};
+use super::records::{self, Progress, Records, Reference, Sent, put, remove};
 use crate::config::Modem;
 use crate::domain::{Attempt, MessageId};
 use crate::driver::{OutgoingJob, now};
 use crate::protocol::sms::at::{ModemError, SendOutcome};
 use crate::protocol::sms::{self, Submit, SubmitOptions, encode_submit};
+use crate::store::{Note, StoreError};
 
 /// Attempts of a part that fails for a reason that passes, before the message is given up.
 const ATTEMPTS: u32 = 5;
@@ -37,8 +37,6 @@ pub(super) struct Sending {
 /// What goes out, and what holds it up.
 pub(super) struct Outgoing {
     pub(super) current: Option<Sending>,
-    /// Messages of which parts have left before something came in between: they go on there.
-    resume: HashMap<MessageId, usize>,
     /// Earliest time for the next part.
     pub(super) not_before: Instant,
     /// Nothing can be sent until then, and why.
@@ -52,7 +50,6 @@ impl Outgoing {
     pub(super) fn new() -> Self {
         Self {
             current: None,
-            resume: HashMap::new(),
             not_before: Instant::now(),
             obstacle: None,
             sent: Sent::default(),
@@ -62,7 +59,7 @@ impl Outgoing {
     }
 
     /// Takes a message over, or answers at once.
-    pub(super) fn take(&mut self, job: OutgoingJob, modem: &Modem) {
+    pub(super) async fn take(&mut self, job: OutgoingJob, modem: &Modem, records: &Records) {
         let peer = modem.home.recipient(job.message.to.as_str());
         let Some(address) = peer.as_ref().and_then(sms::Peer::to_pdu) else {
             let reason = "an SMS can be sent to a number only: this sender cannot be answered".to_owned();
@@ -87,12 +84,19 @@ impl Outgoing {
                 return;
             }
         };
-        let next = self.resume.remove(&id).filter(|next| *next < parts.len());
+        let next = match left_already(id, parts.len(), records).await {
+            Ok(next) => next,
+            Err(error) => {
+                let reason = format!("how far the message has come cannot be read: {error}");
+                drop(job.outcome.send(Attempt::NotStarted(reason)));
+                return;
+            }
+        };
         self.current = Some(Sending {
             id,
             recipient: peer.map(|peer| peer.as_str().to_owned()).unwrap_or_default(),
             parts,
-            next: next.unwrap_or(0),
+            next,
             attempts: 0,
             tag: None,
             outcome: job.outcome,
@@ -170,9 +174,10 @@ impl Outgoing {
                 if let (Some(number), Some(known)) = (reference, known.filter(|_| modem.reports)) {
                     notes.extend(put(records::reference(number, &sending.recipient), &known));
                 }
-                said(records.write(notes, false).await);
                 sending.next += 1;
                 sending.attempts = 0;
+                notes.extend(sending.progress());
+                said(records.write(notes, false).await);
                 if sending.next >= sending.parts.len() {
                     self.finish(Attempt::Sent);
                 }
@@ -232,11 +237,6 @@ impl Outgoing {
 
     /// Gives the message back to the queue; what has left of it is not sent again.
     fn put_off(&mut self, reason: String) {
-        if let Some(sending) = &self.current
-            && sending.next > 0
-        {
-            self.resume.insert(sending.id, sending.next);
-        }
         self.finish(Attempt::NotStarted(reason));
     }
 
@@ -277,6 +277,20 @@ impl Outgoing {
 }
 
 impl Sending {
+    /// The record of the parts that have left; none of a message that is one part, and none when all have.
+    fn progress(&self) -> Option<Note> {
+        let (left, total) = (
+            u8::try_from(self.next).ok()?,
+            u8::try_from(self.parts.len()).ok()?,
+        );
+        let at = now().unix_ms();
+        match total {
+            0 | 1 => None,
+            _ if left >= total => Some(remove(records::progress(self.id))),
+            _ => put(records::progress(self.id), &Progress { at, left, total }).ok(),
+        }
+    }
+
     fn of_part(&self, reason: &str) -> String {
         let total = self.parts.len();
         match (self.next, total) {
@@ -290,7 +304,20 @@ impl Sending {
     }
 }
 
-fn said(outcome: Result<(), crate::store::StoreError>) {
+/// How many parts of a message have left in an earlier attempt, before something came in between or the gateway ended:
+/// they do not leave again. Parts that are cut in another way now begin anew.
+async fn left_already(id: MessageId, parts: usize, records: &Records) -> Result<usize, StoreError> {
+    if parts < 2 {
+        return Ok(0);
+    }
+    let known: Option<Progress> = records.get(records::progress(id)).await?;
+    Ok(known.map_or(0, |progress| {
+        let fits = usize::from(progress.total) == parts && progress.left < progress.total;
+        usize::from(progress.left) * usize::from(fits)
+    }))
+}
+
+fn said(outcome: Result<(), StoreError>) {
     if let Err(error) = outcome {
         log::warn!(reason = error.to_string().as_str(); "The modem's records were not written");
     }

@@ -7,6 +7,7 @@
 //! | `a` hash of a recipient | [`Reference`] | a part that is being sent, or whose outcome is unknown |
 //! | `r` reference, hash of a recipient | [`Reference`] | a part that a status report may name |
 //! | `d` message | numbers of its parts that are delivered | |
+//! | `n` message | [`Progress`] | the parts of a longer message that have left; they do not leave again |
 //! | `c` | [`Sent`] | parts sent today |
 //! | `p` | [`Pin`] | the PIN that was tried |
 
@@ -54,6 +55,15 @@ impl Reference {
             sequence: Sequence(self.sequence),
         }
     }
+}
+
+/// How far a message of several parts has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Progress {
+    pub(super) at: i64,
+    /// Parts that the network has taken.
+    pub(super) left: u8,
+    pub(super) total: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,14 +128,22 @@ pub(super) fn reference(reference: u8, recipient: &str) -> Vec<u8> {
     key(b'r', &[&[reference], &recipient_hash(recipient)])
 }
 
-pub(super) fn delivered(message: MessageId) -> Vec<u8> {
+fn of_message(letter: u8, message: MessageId) -> Vec<u8> {
     key(
-        b'd',
+        letter,
         &[
             &message.conversation.0.to_be_bytes(),
             &message.sequence.0.to_be_bytes(),
         ],
     )
+}
+
+pub(super) fn delivered(message: MessageId) -> Vec<u8> {
+    of_message(b'd', message)
+}
+
+pub(super) fn progress(message: MessageId) -> Vec<u8> {
+    of_message(b'n', message)
 }
 
 pub(super) const SENT: &[u8] = b"c";
@@ -195,6 +213,16 @@ impl Records {
         loop {
             let old = self
                 .some::<Seen>(b'j', PRUNED, move |seen| seen.at < before)
+                .await?;
+            if old.is_empty() {
+                break;
+            }
+            let notes = old.into_iter().map(|(key, _)| remove(key)).collect();
+            self.write(notes, false).await?;
+        }
+        loop {
+            let old = self
+                .some::<Progress>(b'n', PRUNED, move |progress| progress.at < before)
                 .await?;
             if old.is_empty() {
                 break;
