@@ -20,7 +20,7 @@ use crate::config::{Config, OnUnknown};
 use crate::control::server::{BindError, ControlSocket};
 use crate::control::{Gateway, LinkStatus, ListenerStatus, Live};
 use crate::domain::{ChannelId, Timestamp};
-use crate::driver::{DriverEvent, DriverHandle, at_modem, mqtt};
+use crate::driver::{DriverEvent, DriverHandle, mqtt, sms};
 use crate::manifest::{Handle, ListenError, Listener};
 use crate::queue::to_hardware::{self, Lane, LaneStatuses, Links};
 use crate::store::{self, OpenError, Store, StoreError};
@@ -312,7 +312,7 @@ fn spawn_modems(
             .find(|channel| channel.modem.as_ref() == Some(&modem.name));
         // The check of the configuration has warned of a modem without a channel.
         let Some(channel) = channel else { continue };
-        let (handle, driver) = at_modem::spawn(at_modem::Setup {
+        let (handle, driver) = sms::spawn(sms::Setup {
             modem: modem.clone(),
             channel: channel.id.clone(),
             store: store.clone(),

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use crate::control::{
     ChannelStatus, Conversation, ConversationRow, LinkStatus, MessageRow, QueueView, Status, UnmappedRow,
 };
-use crate::driver::at_modem::ModemStatus;
+use crate::driver::sms::ModemStatus;
 
 /// Writing into a `String` cannot fail; the macro keeps the lines below readable.
 macro_rules! line {

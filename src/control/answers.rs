@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::driver::at_modem::ModemStatus;
+use crate::driver::sms::ModemStatus;
 use crate::queue::to_hardware::LaneStatus;
 
 /// Why the daemon refused a command.

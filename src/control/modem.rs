@@ -9,7 +9,7 @@ use super::answers::{Done, LinkStatus, UssdRequest};
 use super::gateway::Gateway;
 use crate::config::Channel;
 use crate::domain::Address;
-use crate::driver::at_modem::UssdJob;
+use crate::driver::sms::UssdJob;
 
 /// For the network's answer to a USSD code and all that waits before it.
 const USSD_LIMIT: Duration = Duration::from_secs(150);

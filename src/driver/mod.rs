@@ -7,8 +7,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::domain::{Attempt, Outgoing, ReceivedMessage, StatusReport, Timestamp, Unmapped};
 
-pub mod at_modem;
+mod at_modem;
 pub mod mqtt;
+pub mod sms;
 
 /// The clock on the wall.
 fn now() -> Timestamp {
@@ -97,5 +98,5 @@ pub struct DriverHandle {
     /// State of the hardware.
     pub link: tokio::sync::watch::Receiver<Link>,
     /// What a modem offers beside messages; `None` for a broker.
-    pub modem: Option<at_modem::ModemHandle>,
+    pub modem: Option<sms::ModemHandle>,
 }

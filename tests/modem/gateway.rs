@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pipepost::config::{Modem as ModemConfig, ModemPort};
 use pipepost::domain::*;
-use pipepost::driver::at_modem::{self, ModemStatus, Setup};
+use pipepost::driver::sms::{self, ModemStatus, Setup};
 use pipepost::driver::{DriverEvent, DriverHandle, Link, OutgoingJob, Stored};
 use pipepost::protocol::sms::Home;
 use pipepost::sim::modem::pdu::Text;
@@ -95,7 +95,7 @@ impl Gateway {
         .unwrap();
         let (sender, events) = mpsc::channel(16);
         let (stop, stopped) = watch::channel(false);
-        let (handle, work) = at_modem::spawn(Setup {
+        let (handle, work) = sms::spawn(Setup {
             modem,
             channel: channel(),
             store: store.clone(),

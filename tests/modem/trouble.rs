@@ -95,7 +95,7 @@ async fn a_ussd_code_is_answered() {
     let mut gateway = Gateway::start(folder.path());
     gateway.up().await;
     let (answer, received) = tokio::sync::oneshot::channel();
-    let job = pipepost::driver::at_modem::UssdJob {
+    let job = pipepost::driver::sms::UssdJob {
         code: "*100#".to_owned(),
         answer,
     };

@@ -5,16 +5,15 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 use serial2_tokio::SerialPort;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::intake::{Done, Task};
-use super::outgoing::Outgoing;
-use super::records::{self, Pin, Records, Sent, hash, put, remove};
-use super::{ModemStatus, UssdJob, port};
-use crate::config::Modem;
-use crate::domain::Attempt;
-use crate::driver::{Link, OutgoingJob, now};
+use super::port;
+use crate::driver::Link;
+use crate::driver::sms::edge::sim_in_words;
+use crate::driver::sms::intake::Task;
+use crate::driver::sms::outgoing::Outgoing;
+use crate::driver::sms::{Edge, ModemStatus, PinState};
 use crate::protocol::retry::Backoff;
 use crate::protocol::sms::at::{Action, Dialogue, Event, ModemState, Settings, Sim, Source, UssdAnswer};
 
@@ -33,21 +32,6 @@ const POLL: Duration = Duration::from_secs(30);
 
 const PREPARED: &str = "the modem is being prepared";
 
-pub(super) struct Parts {
-    pub(super) modem: Modem,
-    pub(super) roots: port::Roots,
-    pub(super) records: Records,
-    pub(super) tasks: mpsc::Sender<Task>,
-    pub(super) done: mpsc::Receiver<Done>,
-    pub(super) incomplete: watch::Receiver<usize>,
-    pub(super) jobs: mpsc::Receiver<OutgoingJob>,
-    pub(super) ussd: mpsc::Receiver<UssdJob>,
-    pub(super) link: watch::Sender<Link>,
-    pub(super) status: watch::Sender<ModemStatus>,
-    pub(super) started: Instant,
-    pub(super) stop: watch::Receiver<bool>,
-}
-
 /// How a connection ended.
 enum End {
     Failed(String),
@@ -55,7 +39,8 @@ enum End {
 }
 
 pub(super) struct Connection {
-    parts: Parts,
+    edge: Edge,
+    roots: port::Roots,
     outgoing: Outgoing,
     /// A USSD code on its way.
     ussd: Option<oneshot::Sender<Result<String, String>>>,
@@ -66,9 +51,10 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    pub(super) fn new(parts: Parts) -> Self {
+    pub(super) fn new(edge: Edge, roots: port::Roots) -> Self {
         Self {
-            parts,
+            edge,
+            roots,
             outgoing: Outgoing::new(),
             ussd: None,
             held: Vec::new(),
@@ -79,20 +65,10 @@ impl Connection {
 
     /// Connects, works and reconnects until the gateway stops.
     pub(super) async fn run(mut self) {
-        match self.parts.records.get::<Sent>(records::SENT.to_vec()).await {
-            Ok(sent) => self.outgoing.sent = sent.unwrap_or_default(),
-            Err(error) => {
-                warn!(modem = self.name(), reason = error.to_string().as_str(); "The count of the day cannot be read");
-            }
-        }
+        self.outgoing.sent = self.edge.sent().await;
         self.work().await;
         self.outgoing.give_back("the gateway is stopping");
-        // What still waits for its turn has not left the gateway.
-        self.parts.jobs.close();
-        while let Some(job) = self.parts.jobs.recv().await {
-            let reason = "the gateway is stopping".to_owned();
-            drop(job.outcome.send(Attempt::NotStarted(reason)));
-        }
+        self.edge.close().await;
     }
 
     async fn work(&mut self) {
@@ -124,72 +100,35 @@ impl Connection {
             failures = failures.saturating_add(1);
             let jitter = getrandom::u32().unwrap_or(u32::MAX / 2);
             let pause = BACKOFF.pause(failures, jitter);
-            self.down(reason.clone());
+            self.edge.down(reason.clone());
             self.tell(None);
-            if self.wait(pause, &reason).await {
+            if self.edge.wait(pause, &reason).await {
                 return;
             }
         }
     }
 
     fn name(&self) -> &str {
-        &self.parts.modem.name
+        &self.edge.modem.name
     }
 
     /// Opens the modem's port; of several one after the other.
     fn open(&self, attempt: usize) -> Result<(SerialPort, PathBuf), String> {
-        let candidates = port::candidates(&self.parts.modem.port, &self.parts.roots)?;
+        let candidates = port::candidates(&self.edge.modem.port, &self.roots)?;
         let path = candidates
             .get(attempt % candidates.len().max(1))
             .ok_or_else(|| "no port".to_owned())?;
-        Ok((port::open(path, self.parts.modem.baud)?, path.clone()))
-    }
-
-    fn down(&self, reason: String) {
-        let mut since = now();
-        match &*self.parts.link.borrow() {
-            Link::Down {
-                since: before,
-                reason: same,
-            } => {
-                since = *before;
-                if *same == reason {
-                    return;
-                }
-            }
-            Link::Starting | Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => {}
-        }
-        warn!(modem = self.name(), reason = reason.as_str(); "The modem cannot be used");
-        self.parts.link.send_replace(Link::Down { since, reason });
-    }
-
-    /// Waits before the next attempt; meanwhile answers come back at once. True when the gateway stops.
-    async fn wait(&mut self, pause: Duration, reason: &str) -> bool {
-        let end = Instant::now() + pause;
-        loop {
-            tokio::select! {
-                () = sleep_until(end) => return false,
-                stopped = self.parts.stop.wait_for(|stop| *stop) => { drop(stopped); return true; }
-                // Of a connection that is gone.
-                Some(_) = self.parts.done.recv() => {}
-                Some(job) = self.parts.jobs.recv() => {
-                    drop(job.outcome.send(Attempt::NotStarted(reason.to_owned())));
-                }
-                Some(job) = self.parts.ussd.recv() => {
-                    drop(job.answer.send(Err(reason.to_owned())));
-                }
-            }
-        }
+        Ok((port::open(path, self.edge.modem.baud)?, path.clone()))
     }
 
     fn elapsed(&self) -> Duration {
-        self.parts.started.elapsed()
+        self.edge.started.elapsed()
     }
 
     /// One connection, from the open port to its end.
     async fn connection(&mut self, port: &SerialPort) -> End {
         let settings = Settings {
-            profile: self.parts.modem.profile,
+            profile: self.edge.modem.profile,
             poll: POLL,
         };
         let mut dialogue = Dialogue::new(settings, self.elapsed());
@@ -210,7 +149,7 @@ impl Connection {
 
     async fn talk(&mut self, port: &SerialPort, dialogue: &mut Dialogue) -> End {
         let mut buffer = [0; 1024];
-        let mut stop = self.parts.stop.clone();
+        let mut stop = self.edge.stop.clone();
         let mut stop_at: Option<Instant> = None;
         loop {
             while let Some(action) = dialogue.next_action() {
@@ -234,8 +173,8 @@ impl Connection {
                 return End::Stopped;
             }
             let far = Instant::now() + Duration::from_secs(3600);
-            let deadline = dialogue.deadline().map_or(far, |at| self.parts.started + at);
-            let up = matches!(*self.parts.link.borrow(), Link::Up(_));
+            let deadline = dialogue.deadline().map_or(far, |at| self.edge.started + at);
+            let up = self.edge.is_up();
             let part_at = self.outgoing.due().filter(|_| up && !stopping);
             let obstacle_ends = self.outgoing.obstacle.as_ref().map(|(until, _)| *until);
             tokio::select! {
@@ -250,8 +189,8 @@ impl Connection {
                         return End::Failed(port::in_words(&path, &error));
                     }
                 },
-                () = sleep_until(deadline) => dialogue.tick(self.parts.started.elapsed()),
-                Some(done) = self.parts.done.recv() => {
+                () = sleep_until(deadline) => dialogue.tick(self.edge.started.elapsed()),
+                Some(done) = self.edge.done.recv() => {
                     let elapsed = self.elapsed();
                     match done.source {
                         Source::Stored(place) if done.stored => dialogue.delete(place, elapsed),
@@ -261,26 +200,26 @@ impl Connection {
                         Source::Direct => {}
                     }
                 }
-                Some(job) = self.parts.jobs.recv(), if self.outgoing.current.is_none() && !stopping => {
-                    self.outgoing.take(job, &self.parts.modem, &self.parts.records).await;
+                Some(job) = self.edge.jobs.recv(), if self.outgoing.current.is_none() && !stopping => {
+                    self.outgoing.take(job, &self.edge.modem, &self.edge.records).await;
                     if !up {
                         self.outgoing.give_back("the modem is not ready");
                     }
                 }
                 () = sleep_until(part_at.unwrap_or(far)), if part_at.is_some() => {
-                    if let Some((tag, submit)) = self.outgoing.next(&self.parts.modem, &self.parts.records).await {
+                    if let Some((tag, submit)) = self.outgoing.next(&self.edge.modem, &self.edge.records).await {
                         let elapsed = self.elapsed();
                         dialogue.submit(tag, submit.pdu, submit.tpdu_length, elapsed);
                     }
                 }
                 () = sleep_until(obstacle_ends.unwrap_or(far)), if obstacle_ends.is_some() => {}
-                Some(job) = self.parts.ussd.recv(), if self.ussd.is_none() && !stopping => {
+                Some(job) = self.edge.ussd.recv(), if self.ussd.is_none() && !stopping => {
                     self.ussd = Some(job.answer);
                     let code = if dialogue.profile().packs_ussd() { packed(&job.code) } else { job.code };
                     let elapsed = self.elapsed();
                     dialogue.ussd(0, &code, elapsed);
                 }
-                Ok(()) = self.parts.incomplete.changed() => self.tell(Some(dialogue.state())),
+                Ok(()) = self.edge.incomplete.changed() => self.tell(Some(dialogue.state())),
                 () = async { drop(stop.wait_for(|stop| *stop).await) }, if !stopping => {
                     stop_at = Some(Instant::now() + STOP_LIMIT);
                 }
@@ -314,9 +253,9 @@ impl Connection {
             Event::PinNeeded => self.pin(dialogue).await,
             Event::PinRefused(reason) => {
                 warn!(modem = self.name(), reason = reason.as_str(); "The SIM refused the PIN: it is not tried again");
-                self.remember_pin(true).await;
+                self.edge.remember_pin(true).await;
             }
-            Event::SimReady => self.forget_pin().await,
+            Event::SimReady => self.edge.forget_pin().await,
             Event::StateChanged => self.tell(Some(dialogue.state())),
             Event::Received {
                 source: Source::Direct,
@@ -333,14 +272,14 @@ impl Connection {
             Event::Received { source, pdu } => self.hand_over(dialogue, source, pdu),
             Event::Deleted { place, freed: true } => {
                 // Lost, it costs the recognition of a repeat and nothing else.
-                drop(self.parts.tasks.try_send(Task::Freed(place)));
+                drop(self.edge.tasks.try_send(Task::Freed(place)));
             }
             Event::Deleted { place, freed: false } => {
                 warn!(modem = self.name(), index = place.index; "The modem does not delete a message");
             }
             Event::Sent { tag, outcome } => {
                 debug!(modem = self.name(); "A part has its outcome");
-                let (modem, records) = (&self.parts.modem, &self.parts.records);
+                let (modem, records) = (&self.edge.modem, &self.edge.records);
                 self.outgoing.settled(tag, outcome, modem, records).await;
                 for pdu in std::mem::take(&mut self.held) {
                     self.hand_over(dialogue, Source::Direct, pdu);
@@ -348,7 +287,7 @@ impl Connection {
                 self.tell(Some(dialogue.state()));
             }
             Event::LateReference { tag, reference } => {
-                self.outgoing.late(tag, reference, &self.parts.records).await;
+                self.outgoing.late(tag, reference, &self.edge.records).await;
             }
             Event::Ussd { outcome, .. } => {
                 if let Some(answer) = self.ussd.take() {
@@ -363,7 +302,7 @@ impl Connection {
     fn hand_over(&self, dialogue: &mut Dialogue, source: Source, pdu: Vec<u8>) {
         let imsi = dialogue.state().imsi.clone().unwrap_or_default();
         if self
-            .parts
+            .edge
             .tasks
             .try_send(Task::Arrived { source, imsi, pdu })
             .is_err()
@@ -374,58 +313,14 @@ impl Connection {
         }
     }
 
-    fn pin_digest(&self) -> Option<[u8; 32]> {
-        let pin = self.parts.modem.pin.as_ref()?;
-        Some(hash(&[
-            &self.parts.records.store.media_secret(),
-            pin.expose().as_bytes(),
-        ]))
-    }
-
-    /// Enters the PIN, once. That it was tried is on record before it is: a SIM takes three wrong ones.
     async fn pin(&mut self, dialogue: &mut Dialogue) {
-        let (Some(pin), Some(digest)) = (self.parts.modem.pin.clone(), self.pin_digest()) else {
-            dialogue.without_pin(false);
-            return;
-        };
-        match self.parts.records.get::<Pin>(records::PIN.to_vec()).await {
-            Ok(Some(tried)) if tried.digest == digest => dialogue.without_pin(true),
-            Ok(_) => {
-                if self.remember_pin(false).await {
-                    let elapsed = self.elapsed();
-                    dialogue.enter_pin(pin.expose(), elapsed);
-                } else {
-                    dialogue.without_pin(false);
-                }
+        match self.edge.pin().await {
+            PinState::Enter(pin) => {
+                let elapsed = self.elapsed();
+                dialogue.enter_pin(pin.expose(), elapsed);
             }
-            Err(_) => dialogue.without_pin(false),
-        }
-    }
-
-    async fn remember_pin(&self, refused: bool) -> bool {
-        let Some(digest) = self.pin_digest() else {
-            return false;
-        };
-        let written = match put(records::PIN.to_vec(), &Pin { digest, refused }) {
-            Ok(note) => self.parts.records.write(vec![note], false).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = &written {
-            warn!(modem = self.name(), reason = error.to_string().as_str(); "The PIN is not tried: that cannot be recorded");
-        }
-        written.is_ok()
-    }
-
-    /// The SIM is open: a PIN that was tried, and not refused, was right.
-    async fn forget_pin(&self) {
-        let tried = self.parts.records.get::<Pin>(records::PIN.to_vec()).await;
-        if let Ok(Some(Pin { refused: false, .. })) = tried {
-            drop(
-                self.parts
-                    .records
-                    .write(vec![remove(records::PIN.to_vec())], false)
-                    .await,
-            );
+            PinState::Absent => dialogue.without_pin(false),
+            PinState::Refused => dialogue.without_pin(true),
         }
     }
 
@@ -433,22 +328,12 @@ impl Connection {
     fn judge(&mut self, dialogue: &Dialogue) {
         let state = dialogue.state();
         let obstacle = match state.sim {
-            Sim::PinNeeded => Some(format!(
-                "the SIM wants its PIN: write it to a file and name that with pin_file of the modem, or pass the \
-                 credential modem-{}-pin",
-                self.name()
-            )),
-            Sim::PinRefused => Some(
-                "the SIM's PIN was refused and is not tried again: correct it, or unlock the SIM in a phone, and start \
-                 the service again"
-                    .to_owned(),
-            ),
-            Sim::PukNeeded => Some("the SIM wants its PUK: unlock it in a phone".to_owned()),
-            Sim::Absent => Some("there is no SIM in the modem".to_owned()),
-            Sim::Unusable => Some("the modem cannot use its SIM".to_owned()),
+            Sim::PinNeeded | Sim::PinRefused | Sim::PukNeeded | Sim::Absent | Sim::Unusable => {
+                self.edge.sim_obstacle(state.sim)
+            }
             Sim::Unknown | Sim::Ready if !dialogue.is_ready() => {
                 // Settings that are made again take a second: no reason to call it down.
-                if matches!(*self.parts.link.borrow(), Link::Up(_)) && state.registered().is_registered() {
+                if self.edge.is_up() && state.registered().is_registered() {
                     return;
                 }
                 Some(PREPARED.to_owned())
@@ -461,43 +346,29 @@ impl Connection {
         };
         match obstacle {
             // Said of a modem that was there before; of a new one "starting" says it.
-            Some(reason) if reason == PREPARED && *self.parts.link.borrow() == Link::Starting => {}
+            Some(reason) if reason == PREPARED && *self.edge.link.borrow() == Link::Starting => {}
             Some(reason) => {
                 self.outgoing.give_back(&reason);
-                self.down(reason);
+                self.edge.down(reason);
             }
-            None => {
-                if !matches!(*self.parts.link.borrow(), Link::Up(_)) {
-                    info!(modem = self.name(); "The modem can send");
-                    self.parts.link.send_replace(Link::Up(now()));
-                }
-            }
+            None => self.edge.up(),
         }
     }
 
     fn tell(&self, state: Option<&ModemState>) {
         let mut status = ModemStatus {
-            daily_cap: self.parts.modem.daily_cap,
+            daily_cap: self.edge.modem.daily_cap,
             sent_today: self.outgoing.sent_today(),
-            incomplete: *self.parts.incomplete.borrow(),
+            incomplete: *self.edge.incomplete.borrow(),
             port: self.port.as_ref().map(|port| port.display().to_string()),
             ..ModemStatus::default()
         };
         if let Some(state) = state {
             let names = [&state.manufacturer, &state.model].into_iter().flatten();
             let names: Vec<&str> = names.map(String::as_str).collect();
-            let sim = match state.sim {
-                Sim::Unknown => "unknown",
-                Sim::Ready => "ready",
-                Sim::PinNeeded => "pin needed",
-                Sim::PinRefused => "pin refused",
-                Sim::PukNeeded => "puk needed",
-                Sim::Absent => "absent",
-                Sim::Unusable => "unusable",
-            };
             status.model = (!names.is_empty()).then(|| names.join(" "));
             status.imei.clone_from(&state.imei);
-            sim.clone_into(&mut status.sim);
+            sim_in_words(state.sim).clone_into(&mut status.sim);
             state.registered().as_str().clone_into(&mut status.network);
             status.operator.clone_from(&state.operator);
             status.signal_dbm = state.signal_dbm;
@@ -505,11 +376,7 @@ impl Connection {
             status.storage_full = state.storage_full;
             status.unreadable = state.unreadable;
         }
-        self.parts.status.send_if_modified(|known| {
-            let changed = *known != status;
-            *known = status;
-            changed
-        });
+        self.edge.tell(status);
     }
 }
 

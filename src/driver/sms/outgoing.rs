@@ -22,7 +22,7 @@ const OBSTACLE: Duration = Duration::from_secs(60);
 const DAY: i64 = 86_400_000;
 
 /// A message on its way.
-pub(super) struct Sending {
+pub(in crate::driver) struct Sending {
     id: MessageId,
     recipient: String,
     parts: Vec<Submit>,
@@ -30,24 +30,24 @@ pub(super) struct Sending {
     next: usize,
     attempts: u32,
     /// The part is in the modem's hands; with this tag.
-    pub(super) tag: Option<u64>,
+    pub(in crate::driver) tag: Option<u64>,
     outcome: oneshot::Sender<Attempt>,
 }
 
 /// What goes out, and what holds it up.
-pub(super) struct Outgoing {
-    pub(super) current: Option<Sending>,
+pub(in crate::driver) struct Outgoing {
+    pub(in crate::driver) current: Option<Sending>,
     /// Earliest time for the next part.
-    pub(super) not_before: Instant,
+    pub(in crate::driver) not_before: Instant,
     /// Nothing can be sent until then, and why.
-    pub(super) obstacle: Option<(Instant, String)>,
-    pub(super) sent: Sent,
+    pub(in crate::driver) obstacle: Option<(Instant, String)>,
+    pub(in crate::driver) sent: Sent,
     tag: u64,
     late: Option<(u64, String, Reference)>,
 }
 
 impl Outgoing {
-    pub(super) fn new() -> Self {
+    pub(in crate::driver) fn new() -> Self {
         Self {
             current: None,
             not_before: Instant::now(),
@@ -59,7 +59,7 @@ impl Outgoing {
     }
 
     /// Takes a message over, or answers at once.
-    pub(super) async fn take(&mut self, job: OutgoingJob, modem: &Modem, records: &Records) {
+    pub(in crate::driver) async fn take(&mut self, job: OutgoingJob, modem: &Modem, records: &Records) {
         let peer = modem.home.recipient(job.message.to.as_str());
         let Some(address) = peer.as_ref().and_then(sms::Peer::to_pdu) else {
             let reason = "an SMS can be sent to a number only: this sender cannot be answered".to_owned();
@@ -104,7 +104,7 @@ impl Outgoing {
     }
 
     /// When the next part may leave; `None` when there is none or it has left.
-    pub(super) fn due(&self) -> Option<Instant> {
+    pub(in crate::driver) fn due(&self) -> Option<Instant> {
         self.current
             .as_ref()
             .filter(|sending| sending.tag.is_none())
@@ -112,7 +112,11 @@ impl Outgoing {
     }
 
     /// Records the next part and gives it, with its tag.
-    pub(super) async fn next(&mut self, modem: &Modem, records: &Records) -> Option<(u64, Submit)> {
+    pub(in crate::driver) async fn next(
+        &mut self,
+        modem: &Modem,
+        records: &Records,
+    ) -> Option<(u64, Submit)> {
         let at = now().unix_ms();
         if self.sent.day != at.div_euclid(DAY) {
             self.sent = Sent {
@@ -161,7 +165,13 @@ impl Outgoing {
     }
 
     /// The outcome of a part.
-    pub(super) async fn settled(&mut self, tag: u64, outcome: SendOutcome, modem: &Modem, records: &Records) {
+    pub(in crate::driver) async fn settled(
+        &mut self,
+        tag: u64,
+        outcome: SendOutcome,
+        modem: &Modem,
+        records: &Records,
+    ) {
         let Some(sending) = self.current.as_mut().filter(|sending| sending.tag == Some(tag)) else {
             return;
         };
@@ -248,14 +258,14 @@ impl Outgoing {
     }
 
     /// A message whose first part has not been given to the modem goes back.
-    pub(super) fn give_back(&mut self, reason: &str) {
+    pub(in crate::driver) fn give_back(&mut self, reason: &str) {
         if self.due().is_some() {
             self.put_off(reason.to_owned());
         }
     }
 
     /// The reference of a part whose outcome was unknown.
-    pub(super) async fn late(&mut self, tag: u64, number: u8, records: &Records) {
+    pub(in crate::driver) async fn late(&mut self, tag: u64, number: u8, records: &Records) {
         if let Some((_, recipient, reference)) = self.late.take_if(|(known, _, _)| *known == tag) {
             let mut notes = vec![remove(records::attempt(&recipient))];
             notes.extend(put(records::reference(number, &recipient), &reference));
@@ -264,13 +274,13 @@ impl Outgoing {
     }
 
     /// Parts sent since midnight (UTC).
-    pub(super) fn sent_today(&self) -> u32 {
+    pub(in crate::driver) fn sent_today(&self) -> u32 {
         let is_today = self.sent.day == now().unix_ms().div_euclid(DAY);
         if is_today { self.sent.parts } else { 0 }
     }
 
     /// Why nothing goes out at the moment.
-    pub(super) fn obstacle(&mut self) -> Option<String> {
+    pub(in crate::driver) fn obstacle(&mut self) -> Option<String> {
         self.obstacle.take_if(|(until, _)| *until <= Instant::now());
         self.obstacle.as_ref().map(|(_, reason)| reason.clone())
     }

@@ -32,7 +32,7 @@ const REMEMBER: Duration = Duration::from_secs(31 * 86_400);
 const PRUNE: Duration = Duration::from_secs(86_400);
 
 /// What the connection hands over.
-pub(super) enum Task {
+pub(in crate::driver) enum Task {
     /// A PDU, with the subscriber that it came to.
     Arrived {
         source: Source,
@@ -44,29 +44,29 @@ pub(super) enum Task {
 }
 
 /// What the connection may do now.
-pub(super) struct Done {
-    pub(super) source: Source,
+pub(in crate::driver) struct Done {
+    pub(in crate::driver) source: Source,
     /// Whether the message is stored; else the modem keeps it.
-    pub(super) stored: bool,
+    pub(in crate::driver) stored: bool,
 }
 
 /// What the assembler knows a part by.
 type Token = Hash;
 
-pub(super) struct Intake {
-    pub(super) name: String,
-    pub(super) channel: ChannelId,
-    pub(super) home: Home,
-    pub(super) records: Records,
-    pub(super) events: mpsc::Sender<DriverEvent>,
-    pub(super) tasks: mpsc::Receiver<Task>,
-    pub(super) done: mpsc::Sender<Done>,
-    pub(super) assembler: Assembler<Token>,
-    pub(super) started: Instant,
+pub(in crate::driver) struct Intake {
+    pub(in crate::driver) name: String,
+    pub(in crate::driver) channel: ChannelId,
+    pub(in crate::driver) home: Home,
+    pub(in crate::driver) records: Records,
+    pub(in crate::driver) events: mpsc::Sender<DriverEvent>,
+    pub(in crate::driver) tasks: mpsc::Receiver<Task>,
+    pub(in crate::driver) done: mpsc::Sender<Done>,
+    pub(in crate::driver) assembler: Assembler<Token>,
+    pub(in crate::driver) started: Instant,
     /// Stored messages whose place is not free yet.
-    pub(super) freeing: HashMap<Place, (Hash, u32)>,
+    pub(in crate::driver) freeing: HashMap<Place, (Hash, u32)>,
     /// How many messages wait for parts, for the status.
-    pub(super) waiting: tokio::sync::watch::Sender<usize>,
+    pub(in crate::driver) waiting: tokio::sync::watch::Sender<usize>,
 }
 
 /// Why nothing can be handed over any more.
@@ -74,7 +74,7 @@ struct Stopped;
 
 impl Intake {
     /// Works until the connection is gone for good.
-    pub(super) async fn run(mut self) {
+    pub(in crate::driver) async fn run(mut self) {
         // Ends early when nobody listens any more: the gateway is stopping.
         drop(self.work().await);
     }
@@ -449,6 +449,6 @@ fn decode(pdu: &[u8]) -> Result<Incoming, sms::PduError> {
     })
 }
 
-pub(super) fn milliseconds(span: Duration) -> i64 {
+pub(in crate::driver) fn milliseconds(span: Duration) -> i64 {
     i64::try_from(span.as_millis()).unwrap_or(i64::MAX)
 }

@@ -18,38 +18,38 @@ use serde::{Deserialize, Serialize};
 use crate::domain::{ConversationId, MessageId, Sequence};
 use crate::store::{Note, Store, StoreError};
 
-pub(super) type Hash = [u8; 16];
+pub(in crate::driver) type Hash = [u8; 16];
 
 /// Records that are forgotten at a time.
 const PRUNED: usize = 256;
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct KeptPart {
+pub(in crate::driver) struct KeptPart {
     /// Unix time in milliseconds.
-    pub(super) at: i64,
-    pub(super) pdu: Vec<u8>,
+    pub(in crate::driver) at: i64,
+    pub(in crate::driver) pdu: Vec<u8>,
 }
 
 /// A PDU that was stored and deleted from the modem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Seen {
-    pub(super) at: i64,
+pub(in crate::driver) struct Seen {
+    pub(in crate::driver) at: i64,
     /// How many equal PDUs were messages of their own before.
-    pub(super) serial: u32,
+    pub(in crate::driver) serial: u32,
 }
 
 /// Which part of which message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Reference {
-    pub(super) at: i64,
-    pub(super) conversation: u64,
-    pub(super) sequence: u64,
-    pub(super) part: u8,
-    pub(super) total: u8,
+pub(in crate::driver) struct Reference {
+    pub(in crate::driver) at: i64,
+    pub(in crate::driver) conversation: u64,
+    pub(in crate::driver) sequence: u64,
+    pub(in crate::driver) part: u8,
+    pub(in crate::driver) total: u8,
 }
 
 impl Reference {
-    pub(super) const fn message(self) -> MessageId {
+    pub(in crate::driver) const fn message(self) -> MessageId {
         MessageId {
             conversation: ConversationId(self.conversation),
             sequence: Sequence(self.sequence),
@@ -59,28 +59,28 @@ impl Reference {
 
 /// How far a message of several parts has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Progress {
-    pub(super) at: i64,
+pub(in crate::driver) struct Progress {
+    pub(in crate::driver) at: i64,
     /// Parts that the network has taken.
-    pub(super) left: u8,
-    pub(super) total: u8,
+    pub(in crate::driver) left: u8,
+    pub(in crate::driver) total: u8,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Sent {
+pub(in crate::driver) struct Sent {
     /// Days since 1970 (UTC).
-    pub(super) day: i64,
-    pub(super) parts: u32,
+    pub(in crate::driver) day: i64,
+    pub(in crate::driver) parts: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Pin {
+pub(in crate::driver) struct Pin {
     /// Of the PIN with the store's secret: the PIN itself is not to be found from it.
-    pub(super) digest: [u8; 32],
-    pub(super) refused: bool,
+    pub(in crate::driver) digest: [u8; 32],
+    pub(in crate::driver) refused: bool,
 }
 
-pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
+pub(in crate::driver) fn hash(parts: &[&[u8]]) -> [u8; 32] {
     let mut all = Vec::new();
     for part in parts {
         all.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
@@ -90,7 +90,7 @@ pub(super) fn hash(parts: &[&[u8]]) -> [u8; 32] {
 }
 
 /// What identifies a PDU: all its octets and the SIM that it came to.
-pub(super) fn identity(imsi: &str, pdu: &[u8]) -> Hash {
+pub(in crate::driver) fn identity(imsi: &str, pdu: &[u8]) -> Hash {
     hash(&[imsi.as_bytes(), pdu])
         .first_chunk()
         .copied()
@@ -112,19 +112,19 @@ fn key(letter: u8, parts: &[&[u8]]) -> Vec<u8> {
     key
 }
 
-pub(super) fn part(hash: &Hash) -> Vec<u8> {
+pub(in crate::driver) fn part(hash: &Hash) -> Vec<u8> {
     key(b'x', &[hash])
 }
 
-pub(super) fn seen(hash: &Hash) -> Vec<u8> {
+pub(in crate::driver) fn seen(hash: &Hash) -> Vec<u8> {
     key(b'j', &[hash])
 }
 
-pub(super) fn attempt(recipient: &str) -> Vec<u8> {
+pub(in crate::driver) fn attempt(recipient: &str) -> Vec<u8> {
     key(b'a', &[&recipient_hash(recipient)])
 }
 
-pub(super) fn reference(reference: u8, recipient: &str) -> Vec<u8> {
+pub(in crate::driver) fn reference(reference: u8, recipient: &str) -> Vec<u8> {
     key(b'r', &[&[reference], &recipient_hash(recipient)])
 }
 
@@ -138,36 +138,36 @@ fn of_message(letter: u8, message: MessageId) -> Vec<u8> {
     )
 }
 
-pub(super) fn delivered(message: MessageId) -> Vec<u8> {
+pub(in crate::driver) fn delivered(message: MessageId) -> Vec<u8> {
     of_message(b'd', message)
 }
 
-pub(super) fn progress(message: MessageId) -> Vec<u8> {
+pub(in crate::driver) fn progress(message: MessageId) -> Vec<u8> {
     of_message(b'n', message)
 }
 
-pub(super) const SENT: &[u8] = b"c";
-pub(super) const PIN: &[u8] = b"p";
+pub(in crate::driver) const SENT: &[u8] = b"c";
+pub(in crate::driver) const PIN: &[u8] = b"p";
 
 /// A modem's records in the store.
 #[derive(Clone)]
-pub(super) struct Records {
-    pub(super) store: Store,
+pub(in crate::driver) struct Records {
+    pub(in crate::driver) store: Store,
     /// `modem office`
-    pub(super) owner: String,
+    pub(in crate::driver) owner: String,
 }
 
-pub(super) fn put<T: Serialize>(key: Vec<u8>, value: &T) -> Result<Note, StoreError> {
+pub(in crate::driver) fn put<T: Serialize>(key: Vec<u8>, value: &T) -> Result<Note, StoreError> {
     let value = postcard::to_stdvec(value).map_err(|error| StoreError::Corrupt(error.to_string()))?;
     Ok((key, Some(value)))
 }
 
-pub(super) const fn remove(key: Vec<u8>) -> Note {
+pub(in crate::driver) const fn remove(key: Vec<u8>) -> Note {
     (key, None)
 }
 
 impl Records {
-    pub(super) async fn get<T: DeserializeOwned + Send + 'static>(
+    pub(in crate::driver) async fn get<T: DeserializeOwned + Send + 'static>(
         &self,
         key: Vec<u8>,
     ) -> Result<Option<T>, StoreError> {
@@ -178,14 +178,14 @@ impl Records {
     }
 
     /// All records of a kind with their keys.
-    pub(super) async fn all<T: DeserializeOwned + Send + 'static>(
+    pub(in crate::driver) async fn all<T: DeserializeOwned + Send + 'static>(
         &self,
         letter: u8,
     ) -> Result<Vec<(Vec<u8>, T)>, StoreError> {
         self.some(letter, usize::MAX, |_| true).await
     }
 
-    pub(super) async fn write(&self, notes: Vec<Note>, takes_in: bool) -> Result<(), StoreError> {
+    pub(in crate::driver) async fn write(&self, notes: Vec<Note>, takes_in: bool) -> Result<(), StoreError> {
         self.store.keep_notes(&self.owner, notes, takes_in).await
     }
 
@@ -209,7 +209,7 @@ impl Records {
     }
 
     /// Forgets what nobody can ask for any more.
-    pub(super) async fn prune(&self, before: i64) -> Result<(), StoreError> {
+    pub(in crate::driver) async fn prune(&self, before: i64) -> Result<(), StoreError> {
         loop {
             let old = self
                 .some::<Seen>(b'j', PRUNED, move |seen| seen.at < before)
