@@ -1,5 +1,6 @@
-//! The Pipedrive contract: Channels API and manifest endpoints.
+//! The Pipedrive contract: Channels API, manifest endpoints and OAuth.
 
 pub mod channels;
 pub mod manifest;
+pub mod oauth;
 pub mod wire;

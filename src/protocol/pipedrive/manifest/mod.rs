@@ -11,6 +11,7 @@ pub use cursor::Cursor;
 pub use document::document;
 pub use failure::{Code, Failure};
 pub use form::{MAX_FIELD, MAX_FIELDS, MAX_FILES, Post, PostForm, is_file_field};
+pub(super) use route::decode;
 pub use route::{
     ApiCall, DEFAULT_LIMIT, MAX_LIMIT, PageRequest, Route, needs_credentials, page_request, route,
 };

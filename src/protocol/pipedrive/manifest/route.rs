@@ -199,7 +199,7 @@ fn id<T: FromStr>(part: &str) -> Option<T> {
 }
 
 /// Undoes percent-encoding, and `+` for a space in queries; `None` for a broken escape or what is not UTF-8.
-fn decode(text: &str, plus_is_space: bool) -> Option<String> {
+pub(in crate::protocol::pipedrive) fn decode(text: &str, plus_is_space: bool) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {
