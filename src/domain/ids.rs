@@ -139,6 +139,26 @@ configured_id!(
     ProviderChannelId, 65
 );
 
+configured_id!(
+    /// One user of one Pipedrive company who has installed the app: `<company>-<user>` in Pipedrive's numbers, or
+    /// `static` for a configured access token. Unique within one Pipedrive app.
+    InstallationId, 48
+);
+
+impl InstallationId {
+    /// The installation of a user.
+    #[must_use]
+    pub fn of(company: u64, user: u64) -> Self {
+        Self(format!("{company}-{user}"))
+    }
+
+    /// The configured access token, of which nobody says whose it is.
+    #[must_use]
+    pub fn fixed() -> Self {
+        Self("static".to_owned())
+    }
+}
+
 impl GatewayId {
     /// Makes a new random id, e.g. `gw-0k3v9d2m`.
     pub fn generate() -> Result<Self, IdError> {

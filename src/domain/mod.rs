@@ -19,8 +19,8 @@ pub use conversation::{ConversationStatus, Participant, Role};
 pub use delivery::{Attempt, DeliveryState, DeviceStatus, IncomingState, OutgoingState, WireStatus};
 pub use hardware::{Outgoing, StatusReport, StatusTarget, Unmapped};
 pub use ids::{
-    AttachmentId, ChannelId, ConversationId, GatewayId, IdError, MessageId, ParticipantId, ProviderChannelId,
-    Sequence,
+    AttachmentId, ChannelId, ConversationId, GatewayId, IdError, InstallationId, MessageId, ParticipantId,
+    ProviderChannelId, Sequence,
 };
 pub use message::{Attachment, DedupKey, Direction, Message, ReceivedAttachment, ReceivedMessage, Route};
 pub use secret::Secret;

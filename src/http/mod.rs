@@ -2,15 +2,18 @@
 //!
 //! Blocking on purpose: a request runs on a thread of tokio's blocking pool, which ends when it idles.
 
+use std::fmt;
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE64;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{self, HeaderMap, HeaderValue};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::unversioned::transport::DefaultConnector;
+use zeroize::Zeroizing;
 
 use crate::domain::Secret;
 
@@ -22,6 +25,9 @@ pub(crate) mod scripted;
 mod tests;
 
 pub use failure::{Failure, FailureKind};
+
+/// MIME type of a form.
+pub const FORM: &str = "application/x-www-form-urlencoded";
 
 /// How requests identify the gateway.
 pub const USER_AGENT: &str = concat!("pipepost/", env!("CARGO_PKG_VERSION"));
@@ -92,7 +98,7 @@ pub enum Method {
 }
 
 /// One request.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct Request<'a> {
     /// Method.
     pub method: Method,
@@ -100,8 +106,31 @@ pub struct Request<'a> {
     pub url: &'a str,
     /// Token for `Authorization: Bearer`.
     pub bearer: Option<&'a Secret>,
+    /// Name and password for `Authorization: Basic`, when there is no token.
+    pub basic: Option<(&'a str, &'a Secret)>,
     /// MIME type and bytes.
     pub body: Option<(&'static str, &'a [u8])>,
+}
+
+/// Without the bytes: a form can hold a token.
+impl fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let body = self.body.map(|(kind, bytes)| (kind, bytes.len()));
+        write!(f, "{:?} {} {body:?}", self.method, self.url)
+    }
+}
+
+impl Request<'_> {
+    /// The value of `Authorization` (RFC 6750; RFC 7617 for Basic).
+    fn credentials(&self) -> Option<Zeroizing<String>> {
+        if let Some(token) = self.bearer {
+            return Some(Zeroizing::new(format!("Bearer {}", token.expose())));
+        }
+        let (name, password) = self.basic?;
+        let pair = Zeroizing::new(format!("{name}:{}", password.expose()));
+        let encoded = Zeroizing::new(BASE64.encode(pair.as_bytes()));
+        Some(Zeroizing::new(format!("Basic {}", encoded.as_str())))
+    }
 }
 
 /// An answer of any status.
@@ -186,8 +215,8 @@ impl Client {
             Method::Delete => http::Method::DELETE,
         };
         let mut head = http::Request::builder().method(method).uri(request.url);
-        if let Some(token) = request.bearer {
-            let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
+        if let Some(credentials) = request.credentials() {
+            let mut value = HeaderValue::try_from(credentials.as_str())
                 .map_err(|_| Failure::new(FailureKind::BadToken, ""))?;
             value.set_sensitive(true);
             head = head.header(AUTHORIZATION, value);

@@ -30,12 +30,38 @@ fn post<'a>(url: &'a str, token: Option<&'a Secret>) -> Request<'a> {
         method: Method::Post,
         url,
         bearer: token,
+        basic: None,
         body: Some(("application/json", b"{}")),
     }
 }
 
 fn failure(client: &Client, url: &str) -> FailureKind {
     client.send(&post(url, None)).unwrap_err().kind
+}
+
+#[test]
+fn a_form_carries_name_and_password_as_basic_credentials() {
+    let server = Server::plain(|_, _| json(200, "{}"));
+    let password = Secret::new("s:e cret".to_owned());
+    let url = server.url();
+    let request = Request {
+        basic: Some(("client", &password)),
+        body: Some((FORM, b"grant_type=refresh_token")),
+        ..post(&url, None)
+    };
+    client().send(&request).unwrap();
+    let arrived = server.requests.lock().unwrap()[0].clone();
+    assert_eq!(
+        arrived.header("authorization"),
+        Some("Basic Y2xpZW50OnM6ZSBjcmV0")
+    );
+    assert_eq!(arrived.header("content-type"), Some(FORM));
+    assert_eq!(arrived.body, b"grant_type=refresh_token");
+    let shown = format!("{request:?}");
+    assert!(
+        !shown.contains("s:e cret") && !shown.contains("103, 114, 97, 110, 116"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -10,6 +10,7 @@
 //! | `F` attachment | message |
 //! | `G` number of an archive file | [`super::archive::FileRecord`] |
 //! | `H` channel's id as text | [`super::records::Channel`] |
+//! | `I` installation's id as text | [`super::Installation`]: who has connected, with sealed tokens |
 //! | `K` sequence | [`super::records::Checkpoint`] |
 //! | `L` conversation, inverted sequence | [`super::records::MessageRecord`]: one message |
 //! | `M` name | meta: schema, ids, counters |
@@ -24,7 +25,9 @@
 use ring::digest::{SHA256, digest};
 
 use super::types::Queue;
-use crate::domain::{Address, AttachmentId, ChannelId, ConversationId, DedupKey, MessageId, Sequence};
+use crate::domain::{
+    Address, AttachmentId, ChannelId, ConversationId, DedupKey, InstallationId, MessageId, Sequence,
+};
 
 /// From the first key of a range to the first one behind it.
 pub(super) type Range = (Vec<u8>, Vec<u8>);
@@ -154,6 +157,10 @@ pub(super) fn archive_number(key: &[u8]) -> Option<u32> {
 
 pub(super) fn channel(id: &ChannelId) -> Vec<u8> {
     key(b'H', &[id.as_str().as_bytes()])
+}
+
+pub(super) fn installation(id: &InstallationId) -> Vec<u8> {
+    key(b'I', &[id.as_str().as_bytes()])
 }
 
 pub(super) fn checkpoint(sequence: u64) -> Vec<u8> {

@@ -16,6 +16,7 @@ mod compaction;
 mod conversations;
 mod error;
 mod incoming;
+mod installations;
 mod keys;
 mod maintenance;
 mod messages;
@@ -37,6 +38,7 @@ mod types;
 
 pub use attachments::{AttachmentWriter, StagedAttachment};
 pub use error::{OpenError, StoreError};
+pub use installations::{Installation, InstallationState};
 pub use notes::{Kept, Note};
 pub use reader::Reader;
 pub use types::{

@@ -168,6 +168,7 @@ impl ChannelsUplink {
             method,
             url,
             bearer: token.as_ref(),
+            basic: None,
             body: body.map(|bytes| (JSON, bytes)),
         });
         match response {

@@ -59,7 +59,7 @@ pub fn authorized(query: &str) -> Authorized {
         other => other.map(Secret::new),
     };
     if let Some(error) = present(error) {
-        let error = error.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+        let error = error.chars().filter(char::is_ascii_graphic).take(64).collect();
         return Authorized::Refused { error, state };
     }
     match present(code) {

@@ -47,7 +47,9 @@ impl Page {
     pub fn to_html(&self) -> String {
         let mut out = String::with_capacity(2048);
         // Writing into a String cannot fail.
-        let _: Result<(), std::fmt::Error> = self.write(&mut out);
+        if self.write(&mut out).is_err() {
+            out.clear();
+        }
         out
     }
 

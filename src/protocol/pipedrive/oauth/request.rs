@@ -1,7 +1,5 @@
 //! What is asked.
 
-use std::fmt::Write as _;
-
 use zeroize::Zeroizing;
 
 use crate::domain::Secret;
@@ -20,8 +18,10 @@ fn push_encoded(out: &mut String, text: &str) {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             out.push(char::from(byte));
         } else {
-            // Writing into a String cannot fail.
-            let _: Result<(), std::fmt::Error> = write!(out, "%{byte:02X}");
+            out.push('%');
+            for digit in [byte >> 4, byte & 15] {
+                out.extend(char::from_digit(digit.into(), 16).map(|digit| digit.to_ascii_uppercase()));
+            }
         }
     }
 }
