@@ -139,26 +139,6 @@ configured_id!(
     ProviderChannelId, 65
 );
 
-configured_id!(
-    /// One user of one Pipedrive company who has installed the app: `<company>-<user>` in Pipedrive's numbers, or
-    /// `static` for a configured access token. Unique within one Pipedrive app.
-    InstallationId, 48
-);
-
-impl InstallationId {
-    /// The installation of a user.
-    #[must_use]
-    pub fn of(company: u64, user: u64) -> Self {
-        Self(format!("{company}-{user}"))
-    }
-
-    /// The configured access token, of which nobody says whose it is.
-    #[must_use]
-    pub fn fixed() -> Self {
-        Self("static".to_owned())
-    }
-}
-
 impl GatewayId {
     /// Makes a new random id, e.g. `gw-0k3v9d2m`.
     pub fn generate() -> Result<Self, IdError> {
@@ -181,6 +161,25 @@ impl ProviderChannelId {
             .strip_prefix('-')?
             .parse()
             .ok()
+    }
+}
+
+configured_id!(
+    /// One user of one company who has installed the app: limits and tokens belong to it. Unique within one gateway.
+    InstallationId, 64
+);
+
+impl InstallationId {
+    /// The installation behind a configured access token.
+    #[must_use]
+    pub fn of_configured_token() -> Self {
+        Self("static".to_owned())
+    }
+
+    /// The installation of a user of a company, in Pipedrive's numbers.
+    #[must_use]
+    pub fn of_user(company: u64, user: u64) -> Self {
+        Self(format!("{company}-{user}"))
     }
 }
 
