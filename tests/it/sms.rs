@@ -134,3 +134,28 @@ fn a_text_message_reaches_the_inbox_and_the_answer_comes_back_as_delivered() {
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     site.assert_contract_kept();
 }
+
+#[test]
+fn a_text_that_needs_too_many_parts_fails_in_pipedrive_with_the_reason_and_costs_nothing() {
+    let site = Site::new();
+    configure(&site);
+    let modem = modem(&site);
+    let mut daemon = site.ready_daemon();
+    wait_for_modem(&site);
+    write(&modem, CUSTOMER, "Send me everything", 1);
+    let conversation = conversation_with(&site, "Send me everything");
+    let long = "too long ".repeat(300);
+    let message = answer(&site, &conversation, &long, Vec::new()).unwrap();
+    let shown = wait_for("the answer to fail", SOON, || {
+        site.sandbox.read(|state| {
+            let message = state.message(CHANNEL, &message)?;
+            let failed = message.statuses.iter().any(|status| status == "failed");
+            failed.then(|| message.text.clone())
+        })
+    });
+    let reason = "[not delivered: the text needs 18 parts, 10 are allowed]";
+    assert!(shown.ends_with(reason), "{shown}");
+    assert_eq!(modem.counts().sent, 0);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    site.assert_contract_kept();
+}

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::wire::{Attachment, TimeForm, shown_text};
+use super::wire::{Attachment, TimeForm, shown_message};
 use crate::domain::{
     ConversationId, Message, MessageId, ParticipantId, ProviderChannelId, ProviderType, WireStatus,
 };
@@ -46,7 +46,7 @@ impl<'a> ReceiveMessage<'a> {
         form: TimeForm,
         url: impl Fn(crate::domain::AttachmentId) -> Option<&'a str>,
     ) -> Self {
-        let mut text = shown_text(&message.text, &message.attachments);
+        let mut text = shown_message(message);
         for file in message.attachments.iter().filter(|file| url(file.id).is_none()) {
             let line = format!(
                 "\n[{} is at the gateway, which has no public address for a link]",

@@ -381,3 +381,20 @@ fn paths_carry_our_ids() {
         format!("/channels/gw-sms/conversations/{conversation}")
     );
 }
+
+#[test]
+fn why_an_answer_was_not_sent_stands_under_it() {
+    let shown = |state| {
+        let message = message("hello", DeliveryState::Outgoing(state), Vec::new());
+        crate::protocol::pipedrive::wire::shown_message(&message).into_owned()
+    };
+    assert_eq!(shown(OutgoingState::Delivered), "hello");
+    assert_eq!(
+        shown(OutgoingState::Rejected("it needs 18 parts".to_owned())),
+        "hello\n[not delivered: it needs 18 parts]"
+    );
+    assert_eq!(
+        shown(OutgoingState::Unknown("no answer".to_owned())),
+        "hello\n[unknown whether it was sent: no answer]"
+    );
+}

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde::ser::{Serialize, SerializeStruct, Serializer};
 
-use crate::domain::{self, AttachmentId, Timestamp};
+use crate::domain::{self, AttachmentId, DeliveryState, OutgoingState, Timestamp};
 use crate::protocol::file;
 
 /// Shown for a message that carries neither text nor file: Pipedrive wants `message` to say something.
@@ -34,10 +34,24 @@ impl TimeForm {
     }
 }
 
-/// What `message` says: the text, or for an empty one the names of its files, or [`EMPTY_MESSAGE`].
-/// A text of nothing but white space counts as empty.
+/// What `message` says: the text, or for an empty one the names of its files, or [`EMPTY_MESSAGE`]. Of an agent's message
+/// that was not sent, or of which nobody knows, a line under it says why: Pipedrive has no field for a reason.
 #[must_use]
-pub fn shown_text<'a>(text: &'a str, attachments: &'a [domain::Attachment]) -> Cow<'a, str> {
+pub fn shown_message(message: &domain::Message) -> Cow<'_, str> {
+    let mut text = shown_text(&message.text, &message.attachments);
+    let line = match &message.state {
+        DeliveryState::Outgoing(OutgoingState::Rejected(reason)) => format!("\n[not delivered: {reason}]"),
+        DeliveryState::Outgoing(OutgoingState::Unknown(reason)) => {
+            format!("\n[unknown whether it was sent: {reason}]")
+        }
+        DeliveryState::Outgoing(_) | DeliveryState::Incoming(_) => return text,
+    };
+    text.to_mut().push_str(&line);
+    text
+}
+
+/// A text of nothing but white space counts as empty.
+fn shown_text<'a>(text: &'a str, attachments: &'a [domain::Attachment]) -> Cow<'a, str> {
     if !text.trim().is_empty() {
         return Cow::Borrowed(text);
     }

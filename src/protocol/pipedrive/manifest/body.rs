@@ -10,7 +10,7 @@ use crate::domain::{
     Address, AttachmentId, ChannelId, ConversationId, ConversationStatus, Message, MessageId, Participant,
     ParticipantId, ProviderChannelId, Role, Sequence, WireStatus,
 };
-use crate::protocol::pipedrive::wire::{Attachment, shown_text};
+use crate::protocol::pipedrive::wire::{Attachment, shown_message};
 
 /// The company's side of every conversation of a channel: the channel itself.
 #[derive(Clone, Copy, Debug)]
@@ -96,7 +96,7 @@ impl<'a> MessageBody<'a> {
             id: message.id,
             status: message.state.wire_status(),
             created_at: message.created_at.to_iso8601(),
-            message: shown_text(&message.text, &message.attachments),
+            message: shown_message(message),
             sender_id: &message.sender,
             attachments: attachments.collect(),
         }
