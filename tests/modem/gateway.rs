@@ -1,6 +1,8 @@
 //! A running driver, the store behind it, and a modem in front of it.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use pipepost::config::{Modem as ModemConfig, ModemPort};
@@ -80,6 +82,7 @@ pub(crate) struct Gateway {
     stop: watch::Sender<bool>,
     work: JoinHandle<()>,
     events: JoinHandle<()>,
+    mute: Arc<AtomicBool>,
 }
 
 impl Gateway {
@@ -102,13 +105,20 @@ impl Gateway {
             events: sender,
             stop: stopped,
         });
+        let mute = Arc::new(AtomicBool::new(false));
         Self {
             handle,
-            events: tokio::spawn(keep(store.clone(), events)),
+            events: tokio::spawn(keep(store.clone(), events, mute.clone())),
+            mute,
             store,
             stop,
             work: tokio::spawn(work),
         }
+    }
+
+    /// From now on events are stored and the driver does not hear of it, as when the end comes just then.
+    pub(crate) fn say_nothing_of_what_is_stored(&self) {
+        self.mute.store(true, Ordering::Relaxed);
     }
 
     pub(crate) async fn up(&mut self) {
@@ -271,9 +281,14 @@ impl Gateway {
 }
 
 /// What the gateway does with events.
-async fn keep(store: Store, mut events: mpsc::Receiver<DriverEvent>) {
+async fn keep(store: Store, mut events: mpsc::Receiver<DriverEvent>, mute: Arc<AtomicBool>) {
+    let mut unheard = Vec::new();
     while let Some(event) = events.recv().await {
         match event {
+            DriverEvent::Received { message, stored } if mute.load(Ordering::Relaxed) => {
+                store.insert_incoming(*message).await.unwrap();
+                unheard.push(stored);
+            }
             DriverEvent::Received { message, stored } => {
                 store.insert_incoming(*message).await.unwrap();
                 let _gone = stored.send(Stored::Acknowledge);

@@ -9,5 +9,6 @@
 mod chaos;
 mod gateway;
 mod incoming;
+mod nasty;
 mod outgoing;
 mod trouble;

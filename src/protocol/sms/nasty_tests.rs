@@ -1,7 +1,7 @@
 //! Messages that other gateways stumble over, each with what comes of it.
 //!
-//! They are real ones or made after real ones. What happens around a PDU (lines in between, crashes) is tested where
-//! the modem is driven.
+//! They are real ones or made after real ones. `tests/modem/nasty.rs` brings them through the driver, and has cases 24
+//! (lines in between) and 25 (crashes and places that are used again).
 
 use std::time::Duration;
 
