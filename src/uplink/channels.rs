@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use crate::domain::{ConversationId, ProviderChannelId, Secret, Timestamp};
+use crate::domain::{ConversationId, InstallationId, ProviderChannelId, Secret, Timestamp};
 use crate::http::{Client, Failure, Method, Request};
 use crate::protocol::pipedrive::channels::{
     Answer, Call, RECEIVE_PATH, REGISTER_PATH, ReceiveMessage, RegisterChannel, Reply, Scope, channel_path,
@@ -12,7 +12,7 @@ use crate::protocol::pipedrive::channels::{
 use crate::protocol::pipedrive::wire::TimeForm;
 use crate::protocol::retry::Limits;
 
-use super::{Delivered, Delivery, Outcome, Registration, Uplink};
+use super::{Delivered, Delivery, NotConnected, Outcome, Registration, Uplink};
 
 const JSON: &str = "application/json";
 
@@ -139,6 +139,18 @@ impl ChannelsUplink {
         })
     }
 
+    fn ready(&self) -> Result<(), String> {
+        if self.token.is_there() {
+            Ok(())
+        } else {
+            Err(
+                "Not connected to Pipedrive yet: no access token is configured. Messages are kept; set \
+                 pipedrive.access_token_file or the credential access-token and restart the gateway."
+                    .to_owned(),
+            )
+        }
+    }
+
     fn post_channel(&self, channel: &Registration, now: Timestamp) -> (Answer, Limits) {
         let body = RegisterChannel {
             name: &channel.name,
@@ -190,16 +202,12 @@ impl ChannelsUplink {
 }
 
 impl Uplink for ChannelsUplink {
-    fn ready(&self) -> Result<(), String> {
-        if self.token.is_there() {
-            Ok(())
-        } else {
-            Err(
-                "Not connected to Pipedrive yet: no access token is configured. Messages are kept; set \
-                 pipedrive.access_token_file or the credential access-token and restart the gateway."
-                    .to_owned(),
-            )
-        }
+    fn installation(&self, _: &ProviderChannelId) -> Result<InstallationId, NotConnected> {
+        self.ready().map_err(|reason| NotConnected {
+            reason,
+            needs_person: false,
+        })?;
+        Ok(InstallationId::of_configured_token())
     }
 
     fn deliver(&self, delivery: &Delivery<'_>, now: Timestamp) -> Delivered {

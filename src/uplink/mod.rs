@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use crate::domain::{AttachmentId, Message, ProviderChannelId, ProviderType, Timestamp};
+use crate::domain::{AttachmentId, InstallationId, Message, ProviderChannelId, ProviderType, Timestamp};
 use crate::protocol::retry::Limits;
 
 pub mod channels;
@@ -118,10 +118,19 @@ impl From<Outcome> for Delivered {
     }
 }
 
-/// Somewhere that messages are delivered to. Calls block.
+/// Why calls for a channel make no sense now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotConnected {
+    /// A sentence with the remedy.
+    pub reason: String,
+    /// Whether a connection that was there is lost until a person connects again.
+    pub needs_person: bool,
+}
+
+/// Somewhere that messages are delivered to. Calls block, except for [`Uplink::installation`].
 pub trait Uplink: Send + Sync {
-    /// Whether calls make sense; otherwise why not, for a person: not connected yet.
-    fn ready(&self) -> Result<(), String>;
+    /// Whose limits and tokens a call for this channel uses. Asked before each call; from memory.
+    fn installation(&self, channel: &ProviderChannelId) -> Result<InstallationId, NotConnected>;
 
     /// Delivers a message, or an update of one. Delivering the same message again does no harm.
     fn deliver(&self, delivery: &Delivery<'_>, now: Timestamp) -> Delivered;

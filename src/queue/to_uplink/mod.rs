@@ -14,20 +14,22 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::to_hardware::Links;
-use crate::domain::{ChannelId, ConversationId, MessageId, Timestamp};
+use crate::domain::{ChannelId, ConversationId, InstallationId, MessageId, ProviderChannelId, Timestamp};
 use crate::protocol::media;
 use crate::store::{ChannelLink, Head, Queue, Store, StoreError, UplinkItem, UplinkKind};
 use crate::uplink::{Delivered, Delivery, Kind, Link, Outcome, Registration, Uplink};
 
+mod installation;
 mod state;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use state::Patience;
-pub use status::{HeldChannel, UplinkState, UplinkStatus, WaitingConversation};
+pub use status::{HeldChannel, InstallationStatus, UplinkState, UplinkStatus, WaitingConversation};
 
-use state::{Consequence, Era, State};
+use installation::{Era, Hold, HoldKind};
+use state::{Asked, Consequence, State};
 
 /// Outcomes that may wait to be recorded, for each request in flight.
 const SETTLING: usize = 4;
@@ -62,6 +64,7 @@ pub struct PumpHandle {
 struct Shared {
     state: Mutex<State>,
     uplink: Arc<dyn Uplink>,
+    channels: Vec<(ChannelId, ProviderChannelId)>,
     started: Instant,
     wake: Notify,
 }
@@ -80,8 +83,14 @@ impl PumpHandle {
     /// The present state, for status, metrics and doctor.
     #[must_use]
     pub fn status(&self) -> UplinkStatus {
-        let not_connected = self.shared.uplink.ready().err();
-        UplinkStatus::of(&self.shared.state(), not_connected, self.shared.now())
+        let uplink = &self.shared.uplink;
+        let channels: Vec<_> = self
+            .shared
+            .channels
+            .iter()
+            .map(|(channel, provider)| (channel, uplink.installation(provider)))
+            .collect();
+        UplinkStatus::of(&self.shared.state(), &channels, self.shared.now())
     }
 
     /// Ends every pause: a person has changed a token, a channel or the network.
@@ -103,6 +112,7 @@ pub struct Pump {
 
 /// A request that has ended.
 struct Ended {
+    installation: InstallationId,
     channel: ChannelId,
     work: Work,
     era: Era,
@@ -141,6 +151,11 @@ impl Pump {
         let shared = Arc::new(Shared {
             state: Mutex::new(State::new(settings.patience, settings.in_flight)),
             uplink,
+            channels: settings
+                .channels
+                .iter()
+                .map(|(channel, registration)| (channel.clone(), registration.id.clone()))
+                .collect(),
             started: Instant::now(),
             wake: Notify::new(),
         });
@@ -205,37 +220,42 @@ impl Pump {
     fn dispatch(&mut self) -> Option<Instant> {
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
-        // The token is looked for again with every tick.
-        if shared.uplink.ready().is_err() {
-            return None;
-        }
         let mut state = shared.state();
         state.advance(now);
         let backlog = (self.settings.in_flight * SETTLING).saturating_sub(self.settling.len());
-        let mut room = state.room(now).min(backlog);
+        let mut room = state.room().min(backlog);
         let mut paced = None;
         if room > 0 {
             let open = self.open_channels(&mut state, now, &mut room, &mut paced);
-            for head in self.heads(&mut state, &open, room, now) {
-                if let Err(wait) = state.take(now) {
-                    paced = Some(now + wait);
+            for (installation, head) in self.heads(&mut state, &open, room, now) {
+                if room == 0 {
                     break;
                 }
-                self.deliver(&mut state, head);
+                // The room of an installation shrinks with each request; one that is paced lets the others go on.
+                if state.room_of(installation, now) == 0 {
+                    continue;
+                }
+                if let Err(wait) = state.take(installation, now) {
+                    paced = Some(earliest(paced, now + wait));
+                    continue;
+                }
+                room -= 1;
+                self.deliver(&mut state, installation.clone(), head);
             }
         }
         let alarm = [state.next_alarm(now), paced].into_iter().flatten().min();
         alarm.map(|at| shared.started + at)
     }
 
-    /// Channels that may be delivered for. Begins the registration of those that are not registered.
+    /// Channels that may be delivered for, with their installation. Begins the registration of those that are not
+    /// registered. A channel without an installation is looked at again with every tick.
     fn open_channels(
         &mut self,
         state: &mut State,
         now: Duration,
         room: &mut usize,
         paced: &mut Option<Duration>,
-    ) -> Vec<ChannelId> {
+    ) -> Vec<Open> {
         let reader = self.store.reader();
         let mut open = Vec::with_capacity(self.settings.channels.len());
         for index in 0..self.settings.channels.len() {
@@ -245,21 +265,29 @@ impl Pump {
             if state.is_channel_held(channel, now) {
                 continue;
             }
+            let Ok(installation) = self.shared.uplink.installation(&registration.id) else {
+                continue;
+            };
+            let free = state.room_of(&installation, now).min(*room) > 0;
             // From memory: the store keeps the few channels there.
             match reader.channel_link(channel) {
-                Ok(ChannelLink::Registered(_)) => open.push(channel.clone()),
-                Ok(ChannelLink::NotRegistered) if *room > 0 && !self.registering.contains(channel) => {
-                    if let Err(wait) = state.take(now) {
-                        *paced = Some(now + wait);
-                        break;
+                Ok(ChannelLink::Registered(_)) => open.push(Open {
+                    channel: channel.clone(),
+                    installation,
+                }),
+                Ok(ChannelLink::NotRegistered) if free && !self.registering.contains(channel) => {
+                    if let Err(wait) = state.take(&installation, now) {
+                        *paced = Some(earliest(*paced, now + wait));
+                        continue;
                     }
                     *room -= 1;
-                    let era = state.begin(None);
+                    let era = state.begin(&installation, None);
                     self.registering.insert(channel.clone());
                     let (channel, registration) = (channel.clone(), registration.clone());
                     let uplink = Arc::clone(&self.shared.uplink);
                     self.requests.spawn_blocking(move || Ended {
                         result: Ok(Some((uplink.register(&registration, wall_clock()), 0))),
+                        installation,
                         channel,
                         work: Work::Register,
                         era,
@@ -273,15 +301,24 @@ impl Pump {
         open
     }
 
-    /// The oldest heads. While some channels are closed, or configured no more, each open one is asked for its own,
-    /// so that a long queue of another does not hide it.
-    fn heads(&self, state: &mut State, open: &[ChannelId], room: usize, now: Duration) -> Vec<Head> {
-        if open.len() == self.settings.channels.len() {
-            let mut heads = self.store.heads(Queue::ToUplink, None, state.excluded(), room);
+    /// The oldest heads. While some channels are closed, or configured no more, or belong to different
+    /// installations, each open one is asked for its own, so that a long queue of another does not hide it.
+    fn heads<'a>(
+        &self,
+        state: &mut State,
+        open: &'a [Open],
+        room: usize,
+        now: Duration,
+    ) -> Vec<(&'a InstallationId, Head)> {
+        let one = open.first().map(|open| &open.installation);
+        let one = one.filter(|one| open.iter().all(|open| open.installation == **one));
+        if let (Some(installation), true) = (one, open.len() == self.settings.channels.len()) {
+            let wanted = room.min(state.room_of(installation, now));
+            let mut heads = self.store.heads(Queue::ToUplink, None, state.excluded(), wanted);
             let mut of_others = heads.clone();
-            of_others.retain(|head| !open.contains(&head.channel));
+            of_others.retain(|head| !open.iter().any(|open| open.channel == head.channel));
             if of_others.is_empty() {
-                return heads;
+                return heads.into_iter().map(|head| (installation, head)).collect();
             }
             heads.clear();
             for head in of_others {
@@ -292,15 +329,22 @@ impl Pump {
                 state.park(head.conversation, &head.channel, reason, now + PARKED);
             }
         }
-        let excluded = state.excluded();
-        let of = |channel| self.store.heads(Queue::ToUplink, Some(channel), excluded, room);
-        let mut heads: Vec<Head> = open.iter().flat_map(of).collect();
-        heads.sort_by_key(|head| head.sequence);
-        heads.truncate(room);
+        let mut heads = Vec::new();
+        for open in open {
+            let wanted = room.min(state.room_of(&open.installation, now));
+            if wanted == 0 {
+                continue;
+            }
+            let of_channel = self
+                .store
+                .heads(Queue::ToUplink, Some(&open.channel), state.excluded(), wanted);
+            heads.extend(of_channel.into_iter().map(|head| (&open.installation, head)));
+        }
+        heads.sort_by_key(|(_, head)| head.sequence);
         heads
     }
 
-    fn deliver(&mut self, state: &mut State, head: Head) {
+    fn deliver(&mut self, state: &mut State, installation: InstallationId, head: Head) {
         let registered = self
             .settings
             .channels
@@ -310,7 +354,7 @@ impl Pump {
             return;
         };
         let work = Work::Deliver(head.message());
-        let era = state.begin(work.conversation());
+        let era = state.begin(&installation, work.conversation());
         let (provider, links) = (provider.clone(), self.settings.links.clone());
         let (store, uplink) = (self.store.clone(), Arc::clone(&self.shared.uplink));
         self.requests.spawn_blocking(move || {
@@ -340,6 +384,7 @@ impl Pump {
                 Err(error) => (work, Err(error)),
             };
             Ended {
+                installation,
                 channel: head.channel,
                 work,
                 era,
@@ -351,6 +396,7 @@ impl Pump {
     fn ended(&mut self, ended: Result<Ended, JoinError>) -> Result<(), String> {
         let ended = ended.map_err(|error| format!("a delivery to Pipedrive broke off: {error}"))?;
         let Ended {
+            installation,
             channel,
             work,
             era,
@@ -361,9 +407,9 @@ impl Pump {
         let mut state = shared.state();
         match result {
             Ok(Some((delivered, revision))) => {
-                state.learn(now, &delivered.limits);
+                state.learn(&installation, now, &delivered.limits);
                 report(&channel, work, &delivered.outcome);
-                let before = state.current_hold().map(|hold| hold.kind);
+                let before = state.hold_of(&installation).map(|hold| hold.kind);
                 let attempts = |state: &State| {
                     let conversation = work.conversation()?;
                     state.waits().get(&conversation).map(|wait| wait.attempts)
@@ -373,15 +419,14 @@ impl Pump {
                     Outcome::Retry { reason, .. } => reason.clone(),
                     _ => String::new(),
                 };
-                let consequence = state.judge(
-                    now,
+                let asked = Asked {
+                    installation: &installation,
                     era,
-                    &channel,
-                    work.conversation(),
-                    delivered.outcome,
-                    jitter(),
-                );
-                report_hold(&state, before);
+                    channel: &channel,
+                    conversation: work.conversation(),
+                };
+                let consequence = state.judge(now, asked, delivered.outcome, jitter());
+                report_hold(&installation, state.hold_of(&installation), before);
                 if attempts(&state) == Some(STUBBORN) && tried != Some(STUBBORN) && !reason.is_empty() {
                     warn!(channel = channel.as_str(), attempts = STUBBORN, reason = reason.as_str();
                         "A conversation waits; the others go on");
@@ -391,14 +436,14 @@ impl Pump {
                 Ok(())
             }
             Ok(None) => {
-                state.end();
+                state.end(&installation);
                 if let Some(conversation) = work.conversation() {
                     state.settle(conversation, now);
                 }
                 Ok(())
             }
             Err(reason @ StoreError::Corrupt(_)) => {
-                state.end();
+                state.end(&installation);
                 if let Some(conversation) = work.conversation() {
                     let words = format!("The next message cannot be read: {reason}.");
                     error!(conversation_id = conversation.to_string().as_str(), reason = words.as_str();
@@ -462,6 +507,16 @@ impl Pump {
     }
 }
 
+/// A channel that may be delivered for.
+struct Open {
+    channel: ChannelId,
+    installation: InstallationId,
+}
+
+fn earliest(one: Option<Duration>, other: Duration) -> Duration {
+    one.map_or(other, |one| one.min(other))
+}
+
 /// What was recorded.
 type Settled = Result<(ChannelId, Work), StoreError>;
 
@@ -516,18 +571,18 @@ fn report(channel: &ChannelId, work: Work, outcome: &Outcome) {
 }
 
 /// Says once when a hold begins, changes its kind or ends.
-fn report_hold(state: &State, before: Option<state::HoldKind>) {
-    let hold = state.current_hold();
+fn report_hold(installation: &InstallationId, hold: Option<&Hold>, before: Option<HoldKind>) {
     if before == hold.map(|hold| hold.kind) {
         return;
     }
+    let installation = installation.as_str();
     match hold {
-        None => info!("Messages flow to Pipedrive again"),
-        Some(hold) if hold.kind == state::HoldKind::Trouble => {
-            warn!(reason = hold.reason.as_str(); "Messages to Pipedrive wait");
+        None => info!(installation; "Messages flow to Pipedrive again"),
+        Some(hold) if hold.kind == HoldKind::Trouble => {
+            warn!(installation, reason = hold.reason.as_str(); "Messages to Pipedrive wait");
         }
         Some(hold) => {
-            error!(reason = hold.reason.as_str(); "Messages to Pipedrive wait until a person helps");
+            error!(installation, reason = hold.reason.as_str(); "Messages to Pipedrive wait until a person helps");
         }
     }
 }

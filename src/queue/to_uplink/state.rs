@@ -3,10 +3,11 @@
 //! Times are a monotonic `Duration` since the pump's start.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, HashSet};
+use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
-use crate::domain::{ChannelId, ConversationId};
+use super::installation::{Era, Hold, HoldKind, Installation};
+use crate::domain::{ChannelId, ConversationId, InstallationId};
 use crate::protocol::retry::{Backoff, Limits, Pacer};
 use crate::uplink::{Outcome, Scope};
 
@@ -47,23 +48,6 @@ impl Default for Patience {
     }
 }
 
-/// Why everything waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum HoldKind {
-    Trouble,
-    Token,
-    Gone,
-}
-
-#[derive(Clone, Debug)]
-pub(super) struct Hold {
-    pub(super) kind: HoldKind,
-    pub(super) reason: String,
-    pub(super) since: Duration,
-    pub(super) until: Duration,
-    failures: u32,
-}
-
 /// A conversation or a channel that waits.
 #[derive(Clone, Debug)]
 pub(super) struct Wait {
@@ -73,9 +57,15 @@ pub(super) struct Wait {
     pub(super) reason: String,
 }
 
-/// Which hold was in force when a request began: an answer that belongs to an older one changes nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Era(u64);
+/// What a request was about, and which installation it was made for.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) installation: &'a InstallationId,
+    pub(super) era: Era,
+    pub(super) channel: &'a ChannelId,
+    /// `None` for a registration.
+    pub(super) conversation: Option<ConversationId>,
+}
 
 /// What the pump has to do about an outcome, beside waiting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +83,7 @@ pub(super) enum Consequence {
 pub(super) struct State {
     patience: Patience,
     in_flight: usize,
-    pacer: Pacer,
+    installations: BTreeMap<InstallationId, Installation>,
     /// Conversations with a request on its way, or whose outcome is being recorded.
     busy: HashSet<ConversationId>,
     /// Busy or waiting conversations.
@@ -101,15 +91,8 @@ pub(super) struct State {
     waits: HashMap<ConversationId, Wait>,
     alarms: BinaryHeap<Reverse<(Duration, ConversationId)>>,
     channels: HashMap<ChannelId, Wait>,
-    hold: Option<Hold>,
-    era: u64,
-    /// Conversations that failed without a clear reason since the last sensible answer.
-    unclear: HashSet<Option<ConversationId>>,
-    signs: u32,
-    running: usize,
     pub(super) accepted: u64,
     pub(super) failed: u64,
-    pub(super) limits: Limits,
 }
 
 impl State {
@@ -117,20 +100,14 @@ impl State {
         Self {
             patience,
             in_flight: in_flight.max(1),
-            pacer: Pacer::new(patience.window),
+            installations: BTreeMap::new(),
             busy: HashSet::new(),
             excluded: HashSet::new(),
             waits: HashMap::new(),
             alarms: BinaryHeap::new(),
             channels: HashMap::new(),
-            hold: None,
-            era: 0,
-            unclear: HashSet::new(),
-            signs: 0,
-            running: 0,
             accepted: 0,
             failed: 0,
-            limits: Limits::default(),
         }
     }
 
@@ -160,21 +137,31 @@ impl State {
         }
     }
 
-    /// How many requests may begin now. After a hold, and after the first sign that the API is gone, it is one at a
-    /// time: a request that finds out.
-    pub(super) fn room(&self, now: Duration) -> usize {
-        let allowed = match &self.hold {
-            Some(hold) if hold.until > now => 0,
-            Some(_) => 1,
-            None if self.signs > 0 => 1,
-            None => self.in_flight,
-        };
-        allowed.saturating_sub(self.running)
+    pub(super) fn installation(&mut self, id: &InstallationId) -> &mut Installation {
+        self.installations
+            .entry(id.clone())
+            .or_insert_with(|| Installation::new(self.patience))
     }
 
-    /// Takes the pacer's permission for one request.
-    pub(super) fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        self.pacer.take(now)
+    /// All installations that were asked for, in the order of their ids.
+    pub(super) fn installations(&self) -> &BTreeMap<InstallationId, Installation> {
+        &self.installations
+    }
+
+    /// How many requests may begin now, of all installations.
+    pub(super) fn room(&self) -> usize {
+        self.in_flight.saturating_sub(self.running())
+    }
+
+    /// How many requests of one installation may begin now.
+    pub(super) fn room_of(&mut self, id: &InstallationId, now: Duration) -> usize {
+        let (room, in_flight) = (self.room(), self.in_flight);
+        self.installation(id).room(now, in_flight).min(room)
+    }
+
+    /// Takes the permission of an installation's pacer for one request.
+    pub(super) fn take(&mut self, id: &InstallationId, now: Duration) -> Result<(), Duration> {
+        self.installation(id).take(now)
     }
 
     /// Whether a channel has to wait.
@@ -188,18 +175,17 @@ impl State {
     }
 
     /// A request begins; for a registration there is no conversation.
-    pub(super) fn begin(&mut self, conversation: Option<ConversationId>) -> Era {
-        self.running += 1;
+    pub(super) fn begin(&mut self, id: &InstallationId, conversation: Option<ConversationId>) -> Era {
         if let Some(conversation) = conversation {
             self.busy.insert(conversation);
             self.excluded.insert(conversation);
         }
-        Era(self.era)
+        self.installation(id).begin()
     }
 
     /// A request has ended without an outcome: there was nothing to send.
-    pub(super) fn end(&mut self) {
-        self.running = self.running.saturating_sub(1);
+    pub(super) fn end(&mut self, id: &InstallationId) {
+        self.installation(id).end();
     }
 
     /// The outcome is on record: the conversation's next entry may be taken, unless it waits.
@@ -232,21 +218,20 @@ impl State {
     pub(super) fn judge(
         &mut self,
         now: Duration,
-        era: Era,
-        channel: &ChannelId,
-        conversation: Option<ConversationId>,
+        asked: Asked<'_>,
         outcome: Outcome,
         jitter: u32,
     ) -> Consequence {
-        self.end();
-        // Requests that began before the present hold say nothing about what it found out.
-        let current = era.0 == self.era;
-        if !matches!(outcome, Outcome::Gone { .. }) && answered(&outcome) {
-            self.signs = 0;
-            self.unclear.clear();
-            if current {
-                self.hold = None;
-            }
+        let Asked {
+            channel,
+            conversation,
+            ..
+        } = asked;
+        let installation = self.installation(asked.installation);
+        installation.end();
+        let current = installation.is_current(asked.era);
+        if answered(&outcome) {
+            installation.answered(current);
         }
         match outcome {
             Outcome::Accepted => {
@@ -260,7 +245,11 @@ impl State {
                     self.clear(channel, conversation);
                 } else {
                     // A registration that is refused: only a person can change what is sent.
-                    self.hold_channel(now, channel, reason.clone(), Some(self.patience.gone), jitter);
+                    let pause = Pause {
+                        after: Some(self.patience.gone),
+                        ..Pause::new(reason.clone(), jitter)
+                    };
+                    self.hold_channel(now, channel, pause);
                 }
                 Consequence::Refused(reason)
             }
@@ -271,69 +260,45 @@ impl State {
                 Consequence::Unlinked(reason)
             }
             Outcome::Retry { reason, after, scope } => {
-                self.retry(
-                    now,
-                    current,
-                    channel,
-                    conversation,
-                    Pause {
-                        reason,
-                        after,
-                        jitter,
-                    },
-                    scope,
-                );
+                let pause = Pause {
+                    reason,
+                    after,
+                    jitter,
+                };
+                self.retry(now, current, asked, pause, scope);
                 Consequence::Waits
             }
             Outcome::NotAuthorized { reason } => {
-                self.hold(now, current, HoldKind::Token, Pause::new(reason, jitter));
+                installation.hold(now, current, HoldKind::Token, Pause::new(reason, jitter));
                 Consequence::Waits
             }
             Outcome::Gone { reason } => {
-                if current {
-                    self.signs += 1;
-                }
-                if self.signs >= self.patience.signs {
-                    self.hold(now, current, HoldKind::Gone, Pause::new(reason, jitter));
+                let pause = Pause::new(reason, jitter);
+                if installation.sign(current) {
+                    installation.hold(now, current, HoldKind::Gone, pause);
                 } else {
-                    self.postpone(now, channel, conversation, Pause::new(reason, jitter));
+                    self.postpone(now, channel, conversation, pause);
                 }
                 Consequence::Waits
             }
         }
     }
 
-    fn retry(
-        &mut self,
-        now: Duration,
-        current: bool,
-        channel: &ChannelId,
-        conversation: Option<ConversationId>,
-        pause: Pause,
-        scope: Scope,
-    ) {
+    fn retry(&mut self, now: Duration, current: bool, asked: Asked<'_>, pause: Pause, scope: Scope) {
+        let installation = self.installation(asked.installation);
         match scope {
-            Scope::Everything => {
-                self.hold(now, current, HoldKind::Trouble, pause);
-            }
-            Scope::Channel => {
-                self.hold_channel(now, channel, pause.reason, pause.after, pause.jitter);
-            }
-            Scope::Conversation => self.postpone(now, channel, conversation, pause),
+            Scope::Everything => installation.hold(now, current, HoldKind::Trouble, pause),
+            Scope::Channel => self.hold_channel(now, asked.channel, pause),
+            Scope::Conversation => self.postpone(now, asked.channel, asked.conversation, pause),
             Scope::Unclear => {
-                // One that fails again and again says nothing about the others.
-                if current {
-                    self.unclear.insert(conversation);
-                }
-                if self.unclear.len() >= self.patience.unclear {
-                    self.unclear.clear();
+                if installation.unclear(current, asked.conversation) {
                     let everything = Pause {
                         reason: format!("Several requests in a row failed. The last one: {}", pause.reason),
                         ..pause.clone()
                     };
-                    self.hold(now, current, HoldKind::Trouble, everything);
+                    installation.hold(now, current, HoldKind::Trouble, everything);
                 }
-                self.postpone(now, channel, conversation, pause);
+                self.postpone(now, asked.channel, asked.conversation, pause);
             }
         }
     }
@@ -353,7 +318,7 @@ impl State {
         pause: Pause,
     ) {
         let Some(conversation) = conversation else {
-            return self.hold_channel(now, channel, pause.reason, pause.after, pause.jitter);
+            return self.hold_channel(now, channel, pause);
         };
         let attempts = self
             .waits
@@ -369,68 +334,32 @@ impl State {
         }
     }
 
-    fn hold_channel(
-        &mut self,
-        now: Duration,
-        channel: &ChannelId,
-        reason: String,
-        after: Option<Duration>,
-        jitter: u32,
-    ) {
+    fn hold_channel(&mut self, now: Duration, channel: &ChannelId, pause: Pause) {
         let attempts = self
             .channels
             .get(channel)
             .map_or(0, |wait| wait.attempts)
             .saturating_add(1);
-        let pause = after.unwrap_or_else(|| self.patience.everything.pause(attempts, jitter));
+        let wanted = pause
+            .after
+            .unwrap_or_else(|| self.patience.everything.pause(attempts, pause.jitter));
         let wait = Wait {
             channel: channel.clone(),
             attempts,
-            next: now + pause,
-            reason,
+            next: now + wanted,
+            reason: pause.reason,
         };
         self.channels.insert(channel.clone(), wait);
     }
 
-    /// Everything waits. Requests that were on their way when the hold began do not make it longer.
-    fn hold(&mut self, now: Duration, current: bool, kind: HoldKind, pause: Pause) {
-        if !current {
-            return;
-        }
-        let earlier = self.hold.as_ref().filter(|hold| hold.kind == kind);
-        let failures = earlier.map_or(0, |hold| hold.failures).saturating_add(1);
-        let since = earlier.map_or(now, |hold| hold.since);
-        let wanted = match kind {
-            HoldKind::Gone => self.patience.gone,
-            HoldKind::Token => self.patience.token.pause(failures, pause.jitter),
-            HoldKind::Trouble => pause
-                .after
-                .unwrap_or_else(|| self.patience.everything.pause(failures, pause.jitter)),
-        };
-        self.era += 1;
-        self.hold = Some(Hold {
-            kind,
-            reason: pause.reason,
-            since,
-            until: now + wanted,
-            failures,
-        });
-    }
-
     /// Learns the limits of the other side.
-    pub(super) fn learn(&mut self, now: Duration, limits: &Limits) {
-        if *limits != Limits::default() {
-            self.limits = *limits;
-            self.pacer.learn(now, limits);
-        }
+    pub(super) fn learn(&mut self, id: &InstallationId, now: Duration, limits: &Limits) {
+        self.installation(id).learn(now, limits);
     }
 
     /// A person changed something: everything may be tried again now.
     pub(super) fn retry_now(&mut self) {
-        self.hold = None;
-        self.era += 1;
-        self.signs = 0;
-        self.unclear.clear();
+        self.installations.values_mut().for_each(Installation::retry_now);
         self.channels.clear();
         self.waits.clear();
         self.alarms.clear();
@@ -439,7 +368,8 @@ impl State {
 
     /// When the next pause ends.
     pub(super) fn next_alarm(&self, now: Duration) -> Option<Duration> {
-        let hold = self.hold.as_ref().map(|hold| hold.until);
+        let holds = self.installations.values().filter_map(Installation::current_hold);
+        let hold = holds.map(|hold| hold.until).filter(|at| *at > now).min();
         let channel = self.channels.values().map(|wait| wait.next).min();
         let conversation = self.alarms.peek().map(|Reverse((at, _))| *at);
         [hold, channel, conversation]
@@ -449,8 +379,8 @@ impl State {
             .min()
     }
 
-    pub(super) fn current_hold(&self) -> Option<&Hold> {
-        self.hold.as_ref()
+    pub(super) fn hold_of(&self, id: &InstallationId) -> Option<&Hold> {
+        self.installations.get(id)?.current_hold()
     }
 
     pub(super) fn waits(&self) -> &HashMap<ConversationId, Wait> {
@@ -462,15 +392,16 @@ impl State {
     }
 
     pub(super) fn running(&self) -> usize {
-        self.running
+        self.installations.values().map(Installation::running).sum()
     }
 }
 
+/// Why something waits, and for how long if the other side says so.
 #[derive(Clone)]
-struct Pause {
-    reason: String,
-    after: Option<Duration>,
-    jitter: u32,
+pub(super) struct Pause {
+    pub(super) reason: String,
+    pub(super) after: Option<Duration>,
+    pub(super) jitter: u32,
 }
 
 impl Pause {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::state::{Hold, HoldKind, State};
-use crate::domain::{ChannelId, ConversationId};
-use crate::protocol::retry::Limits;
+use super::installation::{Hold, HoldKind};
+use super::state::State;
+use crate::domain::{ChannelId, ConversationId, InstallationId};
+use crate::uplink::NotConnected;
 
 /// Longest list of waiting conversations that is shown.
 const SHOWN: usize = 100;
@@ -19,6 +20,11 @@ pub enum UplinkState {
     Running,
     /// Nobody has connected the gateway yet.
     NotConnected {
+        /// What to do.
+        reason: String,
+    },
+    /// A connection that was there is lost until a person connects again. Everything is kept.
+    ReconnectNeeded {
         /// What to do.
         reason: String,
     },
@@ -54,6 +60,7 @@ impl UplinkState {
         match self {
             Self::Running => "running",
             Self::NotConnected { .. } => "not_connected",
+            Self::ReconnectNeeded { .. } => "reconnect_needed",
             Self::Held { .. } => "held",
             Self::NotAuthorized { .. } => "not_authorized",
             Self::ChannelsApiGone { .. } => "channels_api_gone",
@@ -65,7 +72,7 @@ impl UplinkState {
     pub fn words(&self) -> String {
         match self {
             Self::Running => "Messages flow to Pipedrive.".to_owned(),
-            Self::NotConnected { reason } => reason.clone(),
+            Self::NotConnected { reason } | Self::ReconnectNeeded { reason } => reason.clone(),
             Self::Held { reason, next } | Self::NotAuthorized { reason, next } => {
                 format!("{reason} Next attempt {}.", time_until(*next))
             }
@@ -74,6 +81,30 @@ impl UplinkState {
                 humantime::format_duration(Duration::from_secs(since.as_secs())),
                 time_until(*next)
             ),
+        }
+    }
+}
+
+impl From<NotConnected> for UplinkState {
+    fn from(why: NotConnected) -> Self {
+        if why.needs_person {
+            Self::ReconnectNeeded { reason: why.reason }
+        } else {
+            Self::NotConnected { reason: why.reason }
+        }
+    }
+}
+
+impl UplinkState {
+    /// How much it calls for a person: of several, the one with the highest is shown first.
+    const fn urgency(&self) -> u8 {
+        match self {
+            Self::Running => 0,
+            Self::NotConnected { .. } => 1,
+            Self::Held { .. } => 2,
+            Self::NotAuthorized { .. } => 3,
+            Self::ReconnectNeeded { .. } => 4,
+            Self::ChannelsApiGone { .. } => 5,
         }
     }
 }
@@ -112,16 +143,29 @@ pub struct HeldChannel {
     pub reason: String,
 }
 
+/// The way to one company, at one moment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InstallationStatus {
+    /// Which installation.
+    pub installation: InstallationId,
+    /// Whether its messages flow.
+    pub state: UplinkState,
+    /// Tokens left today, if Pipedrive says so.
+    pub daily_remaining: Option<u64>,
+}
+
 /// The way to Pipedrive, at one moment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct UplinkStatus {
-    /// Whether messages flow.
+    /// Whether messages flow; of several installations, what calls for a person most.
     pub state: UplinkState,
+    /// Each installation that was asked for since the start.
+    pub installations: Vec<InstallationStatus>,
     /// Conversations that wait on their own account, the next one first; at most 100.
     pub waiting: Vec<WaitingConversation>,
     /// How many wait in all.
     pub waiting_total: usize,
-    /// Channels that wait.
+    /// Channels that wait, also for want of an installation unless that is the state of all.
     pub channels: Vec<HeldChannel>,
     /// Requests on their way.
     pub in_flight: usize,
@@ -129,12 +173,14 @@ pub struct UplinkStatus {
     pub accepted: u64,
     /// Refused for good since the start.
     pub failed: u64,
-    /// Tokens left today, if Pipedrive says so.
-    pub daily_remaining: Option<u64>,
 }
 
 impl UplinkStatus {
-    pub(super) fn of(state: &State, not_connected: Option<String>, now: Duration) -> Self {
+    pub(super) fn of(
+        state: &State,
+        channels: &[(&ChannelId, Result<InstallationId, NotConnected>)],
+        now: Duration,
+    ) -> Self {
         let mut waiting: Vec<WaitingConversation> = state
             .waits()
             .iter()
@@ -155,19 +201,51 @@ impl UplinkStatus {
             next: wait.next.saturating_sub(now),
             reason: wait.reason.clone(),
         };
-        let Limits { daily_remaining, .. } = state.limits;
+        let installations: Vec<InstallationStatus> = state
+            .installations()
+            .iter()
+            .map(|(id, installation)| InstallationStatus {
+                installation: id.clone(),
+                state: of_hold(installation.current_hold(), now),
+                daily_remaining: installation.limits.daily_remaining,
+            })
+            .collect();
+        let lost = |(channel, installation): &(&ChannelId, Result<_, NotConnected>)| {
+            let why = installation.as_ref().err()?.clone();
+            Some(((*channel).clone(), why))
+        };
+        let unconnected: Vec<(ChannelId, NotConnected)> = channels.iter().filter_map(lost).collect();
+        let nobody = unconnected.len() == channels.len();
+        let mut held: Vec<HeldChannel> = state.channel_waits().iter().map(held).collect();
+        let mut states: Vec<UplinkState> = installations.iter().map(|of| of.state.clone()).collect();
+        if nobody {
+            states.clear();
+        }
+        for (channel, why) in unconnected {
+            if !nobody {
+                held.push(HeldChannel {
+                    channel,
+                    next: Duration::ZERO,
+                    reason: why.reason.clone(),
+                });
+            }
+            // One company that is not connected yet is no trouble of the others.
+            if nobody || why.needs_person {
+                states.push(why.into());
+            }
+        }
         Self {
-            state: not_connected.map_or_else(
-                || of_hold(state.current_hold(), now),
-                |reason| UplinkState::NotConnected { reason },
-            ),
+            state: states
+                .into_iter()
+                .max_by_key(UplinkState::urgency)
+                .unwrap_or(UplinkState::Running),
+            installations,
             waiting,
             waiting_total,
-            channels: state.channel_waits().iter().map(held).collect(),
+            channels: held,
             in_flight: state.running(),
             accepted: state.accepted,
             failed: state.failed,
-            daily_remaining,
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::protocol::retry::Backoff;
 use crate::store::{self, Inserted, NewOutgoing};
-use crate::uplink::Scope;
+use crate::uplink::{NotConnected, Scope};
 
 mod channels;
 mod measure;
@@ -32,7 +32,10 @@ type Script = dyn Fn(usize, &Call, &Delivery<'_>) -> Outcome + Send + Sync;
 struct Scripted {
     script: Box<Script>,
     register: Box<dyn Fn(usize) -> Outcome + Send + Sync>,
-    token: Mutex<bool>,
+    /// Channels that belong to nobody, with whether that needs a person; otherwise a channel's own installation.
+    lost: Mutex<HashMap<ProviderChannelId, bool>>,
+    /// Whether each channel belongs to an installation of its own.
+    apart: bool,
     calls: Mutex<Vec<Call>>,
     registrations: AtomicUsize,
     at_once: AtomicUsize,
@@ -45,7 +48,8 @@ impl Scripted {
         Self {
             script: Box::new(script),
             register: Box::new(|_| Outcome::Accepted),
-            token: Mutex::new(true),
+            lost: Mutex::default(),
+            apart: false,
             calls: Mutex::default(),
             registrations: AtomicUsize::new(0),
             at_once: AtomicUsize::new(0),
@@ -69,12 +73,17 @@ impl Scripted {
 }
 
 impl Uplink for Scripted {
-    fn ready(&self) -> Result<(), String> {
-        if *self.token.lock().unwrap() {
-            Ok(())
-        } else {
-            Err("Not connected to Pipedrive yet.".to_owned())
+    fn installation(&self, channel: &ProviderChannelId) -> Result<InstallationId, NotConnected> {
+        if let Some(needs_person) = self.lost.lock().unwrap().get(channel) {
+            return Err(NotConnected {
+                reason: "Not connected to Pipedrive yet.".to_owned(),
+                needs_person: *needs_person,
+            });
         }
+        if self.apart {
+            return Ok(channel.as_str().parse().unwrap());
+        }
+        Ok(InstallationId::of_configured_token())
     }
 
     fn deliver(&self, delivery: &Delivery<'_>, _: Timestamp) -> Delivered {
@@ -427,11 +436,12 @@ async fn without_a_token_nothing_is_asked_and_the_state_says_so() {
     let store = open(folder.path());
     receive(&store, "sms", "c", "hello").await;
     let uplink = Arc::new(Scripted::new(|_, _, _| Outcome::Accepted));
-    *uplink.token.lock().unwrap() = false;
+    let provider = ProviderChannelId::new(store.gateway_id(), &channel("sms"));
+    uplink.lost.lock().unwrap().insert(provider, false);
     let running = start(&store, &uplink, settings(&store, &["sms"], quick()));
     receive(&store, "sms", "c", "again").await;
     assert_eq!(running.handle.status().state.word(), "not_connected");
-    *uplink.token.lock().unwrap() = true;
+    uplink.lost.lock().unwrap().clear();
     assert_eq!(
         (uplink.count(), uplink.registrations.load(Ordering::SeqCst)),
         (0, 0)

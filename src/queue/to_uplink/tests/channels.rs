@@ -100,3 +100,60 @@ async fn a_long_queue_of_a_channel_that_is_configured_no_more_does_not_hide_the_
     until("the other is through", || uplink.texts() == ["goes"]).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn an_installation_in_trouble_does_not_stop_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for customer in 0..20 {
+        receive(&store, "bad", &format!("c{customer}"), "waits").await;
+        receive(&store, "good", &format!("c{customer}"), "goes").await;
+    }
+    let mut scripted = Scripted::new(|_, call, _| match call.text.as_str() {
+        "waits" => gone(),
+        _ => Outcome::Accepted,
+    });
+    scripted.apart = true;
+    let uplink = Arc::new(scripted);
+    let running = start(&store, &uplink, settings(&store, &["bad", "good"], quick()));
+    let count = |wanted: &str| uplink.texts().iter().filter(|text| *text == wanted).count();
+    until("the other installation is through", || count("goes") == 20).await;
+    until("the API is gone for the first", || {
+        running.handle.status().state.word() == "channels_api_gone"
+    })
+    .await;
+    let status = running.handle.status();
+    let words: Vec<_> = status.installations.iter().map(|of| of.state.word()).collect();
+    assert_eq!(words, ["channels_api_gone", "running"]);
+    let asked = count("waits");
+    receive(&store, "good", "c1", "goes").await;
+    until("the other goes on", || count("goes") == 21).await;
+    assert_eq!(count("waits"), asked);
+    assert_eq!(store.counts().queued.uplink_messages, 20);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_channel_without_an_installation_waits_visibly_and_the_others_go_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for customer in 0..20 {
+        receive(&store, "lost", &format!("c{customer}"), "waits").await;
+    }
+    receive(&store, "fine", "c", "goes").await;
+    let uplink = Arc::new(Scripted::new(|_, _, _| Outcome::Accepted));
+    let provider = ProviderChannelId::new(store.gateway_id(), &channel("lost"));
+    uplink.lost.lock().unwrap().insert(provider.clone(), false);
+    let running = start(&store, &uplink, settings(&store, &["lost", "fine"], quick()));
+    until("the other is through", || uplink.texts() == ["goes"]).await;
+    let status = running.handle.status();
+    assert_eq!(status.state, UplinkState::Running);
+    assert_eq!(status.channels.len(), 1);
+    assert_eq!(status.channels[0].channel, channel("lost"));
+    uplink.lost.lock().unwrap().insert(provider.clone(), true);
+    assert_eq!(running.handle.status().state.word(), "reconnect_needed");
+    uplink.lost.lock().unwrap().clear();
+    running.handle.retry_now();
+    until("drained", || is_drained(&store)).await;
+    running.stop().await;
+}
