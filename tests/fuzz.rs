@@ -119,6 +119,11 @@ fn no_configuration_makes_the_loader_panic_or_steers_the_terminal() {
 }
 
 #[test]
+fn no_address_book_makes_its_readers_panic_and_no_name_steers_a_terminal() {
+    run(targets::contacts, "contacts", 20_000);
+}
+
+#[test]
 fn no_bytes_of_a_modem_make_the_dialogue_panic_or_send_twice() {
     run(targets::modem, "modem", 20_000);
 }

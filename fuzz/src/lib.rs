@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pipepost::config::{self, Request};
 use pipepost::domain::{AttachmentId, ChannelId, ConversationId, MessageId, ParticipantId, Timestamp};
+use pipepost::protocol::contacts::{self, Book, Item};
 use pipepost::protocol::file::{self, clean_name};
 use pipepost::protocol::media;
 use pipepost::protocol::mqtt::{Mapping, Packet, Read, presets, suggest};
@@ -240,6 +241,35 @@ pub fn modem(bytes: &[u8]) {
     take(&mut dialogue, now);
     assert_eq!(submitted, finished, "each message has one outcome");
     assert!(ctrl_z <= submitted, "Ctrl-Z is written once per message");
+}
+
+/// An address book, whole and in pieces, which must come to the same.
+pub fn contacts(bytes: &[u8]) {
+    let read = |size: usize| {
+        let mut book = Book::default();
+        let mut outcome = Ok(());
+        for piece in bytes.chunks(size) {
+            outcome = outcome.and_then(|()| book.push(piece));
+        }
+        let outcome = outcome.and_then(|()| book.finish());
+        outcome.map(|()| std::iter::from_fn(|| book.next_item()).collect::<Vec<_>>())
+    };
+    let whole = read(bytes.len().max(1));
+    assert_eq!(read(7), whole);
+    let home = Home::new("GB").unwrap_or_default();
+    for item in whole.unwrap_or_default() {
+        let Item::Contact(contact) = item else { continue };
+        // A clean name stays as it is, and fits.
+        assert_eq!(contacts::clean_name(&contact.name).as_ref(), Some(&contact.name));
+        assert!(contact.name.chars().count() <= contacts::MAX_NAME);
+        assert!(!contact.name.chars().any(char::is_control), "{:?}", contact.name);
+        for address in contact.addresses(home).flatten() {
+            // What is stored is found again.
+            let again = contacts::address_of(address.as_str(), home);
+            let is_device = contact.devices.iter().any(|device| device.trim() == address.as_str());
+            assert!(is_device || again.as_ref() == Ok(&address), "{address:?} {again:?}");
+        }
+    }
 }
 
 /// A configuration file.

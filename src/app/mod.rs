@@ -74,6 +74,7 @@ pub fn store_options(config: &Config) -> store::Options {
         disk_reserve: config.store.disk_reserve,
         retain_for: config.store.retain_for,
         retain_bytes: config.store.retain_bytes,
+        home: config.gateway.home,
     }
 }
 

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use super::contacts::ContactsCommand;
+
 /// Gateway that puts SMS and MQTT messages into Pipedrive's Messaging inbox, and the answers back on the air.
 #[derive(Debug, Parser)]
 #[command(
@@ -59,6 +61,12 @@ pub enum Command {
         /// What to do
         #[command(subcommand)]
         command: ConversationsCommand,
+    },
+    /// Names for numbers: import an address book, list, export or remove
+    Contacts {
+        /// What to do
+        #[command(subcommand)]
+        command: ContactsCommand,
     },
     /// Send a message to a number or device; the conversation appears in Pipedrive
     Send {

@@ -1,6 +1,7 @@
 //! The commands.
 
 mod args;
+mod contacts;
 mod error;
 mod mqtt;
 mod output;
@@ -49,6 +50,7 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Manifest { public_url } => session.manifest(public_url),
         Command::Channels { command } => session.channels(command).await,
         Command::Conversations { command } => session.conversations(command).await,
+        Command::Contacts { command } => contacts::run(&session, command).await,
         Command::Send { channel, to, text } => {
             let body = json!({ "channel": channel, "to": to, "text": text });
             session.change(Method::POST, "/send", Some(body), sent).await
@@ -193,13 +195,18 @@ impl Session {
         path: &str,
         words: impl FnOnce(&T) -> String,
     ) -> Result<(), CliError> {
+        let value = self.ask(method, path).await?;
+        self.print(&value, words)
+    }
+
+    /// What the daemon answers, or the store when none runs.
+    async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, CliError> {
         let config = self.config()?;
         let socket = config.gateway.control_socket.clone();
-        let value = match client::call::<T>(&socket, method.clone(), path, None).await {
-            Err(ClientError::NotRunning(_)) => look_into_store(config, &method, path).await?,
-            other => other?,
-        };
-        self.print(&value, words)
+        match client::call::<T>(&socket, method.clone(), path, None).await {
+            Err(ClientError::NotRunning(_)) => look_into_store(config, &method, path).await,
+            other => Ok(other?),
+        }
     }
 
     /// A command that changes something: only the daemon does it.

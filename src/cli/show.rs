@@ -3,9 +3,11 @@
 use std::fmt::Write;
 
 use crate::control::{
-    ChannelStatus, Conversation, ConversationRow, LinkStatus, MessageRow, QueueView, Status, UnmappedRow,
+    ChannelStatus, ContactsPage, Conversation, ConversationRow, LinkStatus, MessageRow, QueueView, Status,
+    UnmappedRow,
 };
 use crate::driver::sms::ModemStatus;
+use crate::protocol::sms::international_form;
 
 /// Writing into a `String` cannot fail; the macro keeps the lines below readable.
 macro_rules! line {
@@ -17,7 +19,7 @@ macro_rules! line {
 }
 
 /// Control characters of a customer's text could move the cursor or colour the terminal: they are shown as `·`.
-fn printable(text: &str) -> String {
+pub(super) fn printable(text: &str) -> String {
     text.chars()
         .map(|c| if c.is_control() { '·' } else { c })
         .collect()
@@ -261,8 +263,39 @@ pub(super) fn conversations(rows: &[ConversationRow]) -> String {
             out,
             "{}  {last:<24}  {:<20}  {}{unseen}",
             row.id,
-            printable(&row.address),
+            called(row),
             row.channel
+        );
+    }
+    out
+}
+
+/// Name and address, or the address alone.
+fn called(row: &ConversationRow) -> String {
+    let digits = row.name.replace(' ', "");
+    if digits == row.address || row.name.is_empty() {
+        return printable(&row.address);
+    }
+    printable(&format!("{} {}", row.name, row.address))
+}
+
+/// `pipepost contacts list`
+#[must_use]
+pub(super) fn contacts(page: &ContactsPage) -> String {
+    let mut out = String::new();
+    if page.contacts.is_empty() {
+        out.push_str("the address book is empty: see `pipepost contacts import --help`\n");
+    }
+    for contact in &page.contacts {
+        let number = international_form(&contact.address);
+        line!(out, "{:<20}  {}", printable(&number), printable(&contact.name));
+    }
+    let shown = u64::try_from(page.contacts.len()).unwrap_or(u64::MAX);
+    if page.next.is_some() && shown < page.total {
+        line!(
+            out,
+            "{shown} of {}; `pipepost contacts export` has all",
+            page.total
         );
     }
     out
@@ -273,13 +306,7 @@ pub(super) fn conversations(rows: &[ConversationRow]) -> String {
 pub(super) fn conversation(conversation: &Conversation) -> String {
     let mut out = String::new();
     let row = &conversation.row;
-    line!(
-        out,
-        "{} on channel {} with {}",
-        row.id,
-        row.channel,
-        printable(&row.address)
-    );
+    line!(out, "{} on channel {} with {}", row.id, row.channel, called(row));
     line!(
         out,
         "participants: {}",

@@ -17,6 +17,7 @@ use super::tree::{Node, Step, Value};
 use super::url;
 use super::{Config, CreatedAt, Gateway, Listener, Log, Pipedrive, Store};
 use crate::domain::Secret;
+use crate::protocol::sms::Home;
 
 /// First-level keys that are written `[like this]`.
 const TABLES: [&str; 5] = ["gateway", "pipedrive", "listener", "store", "log"];
@@ -38,7 +39,7 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
     };
     check.first_level();
     let mut effective = Effective::default();
-    let gateway = check.gateway(&mut effective);
+    let mut gateway = check.gateway(&mut effective);
     let pipedrive = check.pipedrive(&mut effective);
     let listener = check.listener(&mut effective);
     let store = check.store(&mut effective);
@@ -47,6 +48,11 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
     let devices = check.devices(&brokers, &mut effective);
     let modems = check.modems(&mut effective);
     let channels = check.channels(&devices, &modems, &mut effective);
+    if let (Home::NOWHERE, [first, others @ ..]) = (gateway.home, modems.as_slice())
+        && others.iter().all(|other| other.home == first.home)
+    {
+        gateway.home = first.home;
+    }
     effective.secrets = check.secrets;
     let config = Config {
         gateway,
@@ -307,6 +313,7 @@ impl Check<'_> {
             control_socket: raw.control_socket,
             clock_wait: self.span(&keys!["gateway", "clock_wait"], raw.clock_wait, 0, 3600),
             drain_timeout,
+            home: self.home(&keys!["gateway", "country"], raw.country.as_deref()),
         }
     }
 

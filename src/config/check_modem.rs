@@ -4,6 +4,7 @@ use super::check::{Check, keys};
 use super::effective::Effective;
 use super::raw;
 use super::source::nearest;
+use super::tree::Step;
 use super::{Channel, Modem, ModemPort};
 use crate::protocol::sms::Home;
 use crate::protocol::sms::at::Profile;
@@ -39,7 +40,7 @@ impl Check<'_> {
                     self.error(&at("pin_file"), "a PIN has 4 to 8 digits", hint);
                 }
             }
-            let home = self.home(index, raw.home_country.as_deref());
+            let home = self.home(&at("home_country"), raw.home_country.as_deref());
             let languages = self.languages(index, &raw.languages);
             self.range(&at("baud"), raw.baud, 1200, 4_000_000);
             self.range(&at("max_parts"), raw.max_parts, 1, 255);
@@ -127,14 +128,15 @@ impl Check<'_> {
         }
     }
 
-    fn home(&mut self, index: usize, country: Option<&str>) -> Home {
+    /// The country of a key, if one is given.
+    pub(super) fn home(&mut self, path: &[Step], country: Option<&str>) -> Home {
         let Some(country) = country else {
             return Home::NOWHERE;
         };
         Home::new(country).unwrap_or_else(|| {
             let hint = Some("write the two letters of ISO 3166, such as NL, GB or DE".to_owned());
             let message = format!("{country:?} is no country that is known here");
-            self.error(&keys!["modem", index, "home_country"], message, hint);
+            self.error(path, message, hint);
             Home::NOWHERE
         })
     }

@@ -79,6 +79,9 @@ pub struct Gateway {
     pub clock_wait: Duration,
     /// `drain_timeout`: how long a stop waits for work in progress. Default 10 s.
     pub drain_timeout: Duration,
+    /// `country`: how numbers without a country code are meant in the address book and of MQTT devices. Without it the
+    /// `home_country` that all modems have in common.
+    pub home: Home,
 }
 
 /// `[pipedrive]`

@@ -21,6 +21,7 @@ pub(super) struct Gateway {
     pub(super) control_socket: PathBuf,
     pub(super) clock_wait: Span,
     pub(super) drain_timeout: Span,
+    pub(super) country: Option<String>,
 }
 
 impl Default for Gateway {
@@ -31,6 +32,7 @@ impl Default for Gateway {
             control_socket: "/run/pipepost/control.sock".into(),
             clock_wait: Span::seconds(60),
             drain_timeout: Span::seconds(10),
+            country: None,
         }
     }
 }

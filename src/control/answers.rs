@@ -220,6 +220,9 @@ pub struct ConversationRow {
     pub channel: String,
     /// The other side's address.
     pub address: String,
+    /// What the other side is called.
+    #[serde(default)]
+    pub name: String,
     /// Time of the last message, ISO 8601.
     pub last: Option<String>,
     /// Whether an agent has seen it.
@@ -236,6 +239,58 @@ pub struct Conversation {
     pub participants: Vec<String>,
     /// Newest first.
     pub messages: Vec<MessageRow>,
+}
+
+/// An entry of the address book.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContactRow {
+    /// A number in the form of E.164, or a device's address.
+    pub address: String,
+    /// The name to show.
+    pub name: String,
+}
+
+/// `GET /contacts`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ContactsPage {
+    /// In the order of their addresses.
+    pub contacts: Vec<ContactRow>,
+    /// How many there are in all.
+    pub total: u64,
+    /// `after` of the next page; `None` at the end.
+    pub next: Option<String>,
+}
+
+/// `POST /contacts`
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SaveContacts {
+    /// No two with the same address.
+    pub contacts: Vec<ContactRow>,
+    /// Say what would become of them, and change nothing.
+    pub dry_run: bool,
+    /// With `dry_run`: how many entries earlier requests would have added.
+    pub added: u64,
+}
+
+/// `POST /contacts`: one outcome for each, in order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct SavedContacts {
+    /// What became of them.
+    pub outcomes: Vec<SavedContact>,
+}
+
+/// What became of an entry.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SavedContact {
+    /// It is new.
+    Added,
+    /// The name was this one.
+    Changed(String),
+    /// It was there.
+    Same,
+    /// It is not in the book, for this reason.
+    Refused(String),
 }
 
 /// A message in words.

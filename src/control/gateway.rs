@@ -463,6 +463,7 @@ fn conversation_row(view: &ConversationView) -> ConversationRow {
         id: view.id.to_string(),
         channel: view.channel.to_string(),
         address: view.address.as_str().to_owned(),
+        name: view.name.clone(),
         last: view
             .messages
             .first()

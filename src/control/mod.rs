@@ -2,15 +2,17 @@
 
 mod answers;
 pub mod client;
+mod contacts;
 mod gateway;
 mod modem;
 pub mod server;
 
 pub use answers::{
-    ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
-    QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
-    UssdRequest, Waiting,
+    ChannelStatus, ContactRow, ContactsPage, Conversation, ConversationRow, Done, Failure, LinkStatus,
+    ListenerStatus, MessageRow, QueueView, RefusedUpdate, SaveContacts, SavedContact, SavedContacts,
+    SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
 };
+pub use contacts::{CONTACTS_AT_ONCE, contact_segment};
 pub use gateway::{ChannelCalls, Gateway, Live};
 
 /// Longest body in either direction, in bytes.

@@ -192,6 +192,14 @@ async fn route(
         ),
         ("GET", ["conversations", id]) => json(&gateway.conversation(id, limit(query)).await?),
         ("DELETE", ["conversations", id]) => json(&gateway.delete_conversation(id).await?),
+        ("GET", ["contacts"]) => json(&gateway.contacts(parameter(query, "after"), limit(query)).await?),
+        ("POST", ["contacts"]) => {
+            let request =
+                serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;
+            json(&gateway.save_contacts(request).await?)
+        }
+        ("DELETE", ["contacts"]) => json(&gateway.remove_contacts().await?),
+        ("DELETE", ["contacts", cursor]) => json(&gateway.remove_contact(cursor).await?),
         ("GET", ["queue"]) => json(&gateway.queue(limit(query)).await?),
         ("GET", ["unmapped"]) => json(&gateway.unmapped(limit(query)).await?),
         ("GET", ["modems"]) => json(&gateway.modems().await?),

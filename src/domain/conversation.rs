@@ -30,7 +30,7 @@ pub enum Role {
 pub struct Participant {
     /// Unique within one gateway.
     pub id: ParticipantId,
-    /// Shown in the inbox: the name the device gave, else the address.
+    /// Shown in the inbox: the name in the address book, else the one that the device gave, else the address.
     pub name: String,
     /// Customer or company.
     pub role: Role,

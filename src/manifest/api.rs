@@ -211,7 +211,7 @@ impl View<'_> {
         // The stand-in of a conversation in which no customer has written yet.
         if *id == body::first_customer(*conversation) {
             let view = self.own(*conversation, 1, None).map_err(|_| unknown())?;
-            return Ok(body::sender(id, view.address.as_str(), None));
+            return Ok(body::sender(id, &view.name, None));
         }
         Err(unknown())
     }
@@ -227,7 +227,7 @@ impl View<'_> {
     ) -> ConversationBody<'b> {
         let view = Conversation {
             id: view.id,
-            address: &view.address,
+            name: &view.name,
             seen: view.seen,
             status: view.status,
             participants: &view.participants,

@@ -7,6 +7,7 @@
 //! | `B` channel, hash of the address | conversation |
 //! | `C` conversation | [`super::records::Conversation`] |
 //! | `D` channel, hash of the key | message: recognises repeats |
+//! | `E` address | name: an entry of the address book |
 //! | `F` attachment | message |
 //! | `G` number of an archive file | [`super::archive::FileRecord`] |
 //! | `H` channel's id as text | [`super::records::Channel`] |
@@ -36,6 +37,8 @@ pub(super) const SCHEMA: &[u8] = b"Mschema";
 pub(super) const GATEWAY: &[u8] = b"Mgateway";
 pub(super) const MEDIA_SECRET: &[u8] = b"Msecret";
 pub(super) const HEAD: &[u8] = b"Mhead";
+/// How many entries the address book has.
+pub(super) const CONTACTS: &[u8] = b"Mcontacts";
 
 fn key(letter: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());
@@ -140,6 +143,11 @@ pub(super) fn dedup(channel: u16, of: &DedupKey) -> Vec<u8> {
         DedupKey::Hash(hash) | DedupKey::FirstHash(hash) => hash16(&key(b'h', &[hash])),
     };
     key(b'D', &[&channel.to_be_bytes(), &hash])
+}
+
+/// Addresses are short enough to be keys, and make a list in order.
+pub(super) fn contact(address: &Address) -> Vec<u8> {
+    key(b'E', &[address.as_str().as_bytes()])
 }
 
 pub(super) fn file(id: AttachmentId) -> Vec<u8> {

@@ -13,6 +13,7 @@ mod archive;
 mod attachments;
 mod committer;
 mod compaction;
+mod contacts;
 mod conversations;
 mod error;
 mod incoming;
@@ -37,13 +38,15 @@ mod tx;
 mod types;
 
 pub use attachments::{AttachmentWriter, StagedAttachment};
+pub use contacts::MAX_CONTACTS;
 pub use error::{OpenError, StoreError};
 pub use installations::{Installation, InstallationState};
 pub use notes::{Kept, Note};
 pub use reader::Reader;
 pub use types::{
-    Activity, ChannelCounts, ChannelLink, ConversationView, Counts, Head, Inserted, Maintenance, NewOutgoing,
-    Options, Queue, Queued, Space, StatusApplied, StoredFile, UplinkItem, UplinkKind,
+    Activity, ChannelCounts, ChannelLink, Contact, ContactOutcome, ConversationView, Counts, Head, Inserted,
+    Maintenance, NewOutgoing, Options, Queue, Queued, Space, StatusApplied, StoredFile, UplinkItem,
+    UplinkKind,
 };
 
 use committer::{Committer, Durability};

@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use log::warn;
 
+use super::contacts::shown_name;
 use super::messages::{find, newest_first, present};
-use super::records::{Conversation, Entry, Known, MessageRecord, UnmappedRecord, decode};
+use super::records::{Conversation, Entry, Known, MessageRecord, Person, UnmappedRecord, decode};
 use super::shared::Shared;
 use super::tx::Source;
 use super::types::{Activity, ChannelLink, ConversationView, Queue, Queued, StoredFile, UplinkItem};
@@ -99,7 +100,8 @@ impl Reader {
         Ok(Some(ConversationView {
             id,
             channel,
-            participants: participants(id, &conversation),
+            participants: self.participants(id, &conversation),
+            name: shown_name(&self.shared, &conversation.address, None),
             address: conversation.address,
             seen: conversation.seen,
             status: conversation.status,
@@ -147,10 +149,11 @@ impl Reader {
             return Ok(None);
         };
         let channel = self.shared.channel_id(conversation.channel)?;
-        let found = participants(*of, &conversation)
-            .into_iter()
-            .nth(usize::from(*index));
-        Ok(found.map(|participant| (channel, participant)))
+        let person = conversation.people.get(usize::from(*index));
+        Ok(person.map(|person| {
+            let participant = self.present_person(id.clone(), person, &conversation);
+            (channel, participant)
+        }))
     }
 
     /// A file of a message, and where it lies.
@@ -269,23 +272,28 @@ impl Reader {
         }
         Ok(attempted)
     }
-}
 
-fn participants(id: ConversationId, conversation: &Conversation) -> Vec<Participant> {
-    (0_u16..)
-        .zip(&conversation.people)
-        .map(|(index, person)| {
-            let address = person.address.as_ref().unwrap_or(&conversation.address);
-            Participant {
-                id: ParticipantId::EndUser {
+    fn participants(&self, id: ConversationId, conversation: &Conversation) -> Vec<Participant> {
+        (0_u16..)
+            .zip(&conversation.people)
+            .map(|(index, person)| {
+                let id = ParticipantId::EndUser {
                     conversation: id,
                     index,
-                },
-                name: person.name.clone().unwrap_or_else(|| address.as_str().to_owned()),
-                role: Role::EndUser,
-                address: Some(address.clone()),
-                avatar_url: None,
-            }
-        })
-        .collect()
+                };
+                self.present_person(id, person, conversation)
+            })
+            .collect()
+    }
+
+    fn present_person(&self, id: ParticipantId, person: &Person, conversation: &Conversation) -> Participant {
+        let address = person.address.as_ref().unwrap_or(&conversation.address);
+        Participant {
+            id,
+            name: shown_name(&self.shared, address, person.name.as_deref()),
+            role: Role::EndUser,
+            address: Some(address.clone()),
+            avatar_url: None,
+        }
+    }
 }

@@ -9,6 +9,7 @@ use crate::domain::{
     Address, Attachment, ChannelId, ConversationId, ConversationStatus, GatewayId, Message, MessageId,
     Participant, Sequence, Timestamp,
 };
+use crate::protocol::sms::Home;
 
 /// How a store is opened.
 #[derive(Clone, Debug)]
@@ -23,6 +24,8 @@ pub struct Options {
     pub retain_for: Duration,
     /// Logical bytes of messages and attachments that are kept.
     pub retain_bytes: u64,
+    /// How numbers without a country code are meant when a name is looked up.
+    pub home: Home,
 }
 
 impl Options {
@@ -35,6 +38,7 @@ impl Options {
             disk_reserve: 64 << 20,
             retain_for: Duration::from_secs(365 * 24 * 60 * 60),
             retain_bytes: 2 << 30,
+            home: Home::NOWHERE,
         }
     }
 }
@@ -261,6 +265,8 @@ pub struct ConversationView {
     pub channel: ChannelId,
     /// Where an answer goes.
     pub address: Address,
+    /// What the one at this address is called: a name of the address book, or the address in its international form.
+    pub name: String,
     /// Whether somebody has read or answered the last message.
     pub seen: bool,
     /// Whether an answer is possible.
@@ -273,6 +279,31 @@ pub struct ConversationView {
     pub next: Option<Sequence>,
     /// Its place among conversations.
     pub activity: Activity,
+}
+
+/// An entry of the address book.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Contact {
+    /// A number in the form of E.164, or what else a customer is known by.
+    pub address: Address,
+    /// The name to show.
+    pub name: String,
+}
+
+/// What became of an entry for the address book.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ContactOutcome {
+    /// It is new.
+    Added,
+    /// The name was another one.
+    Changed {
+        /// The name until now.
+        from: String,
+    },
+    /// It was there.
+    Same,
+    /// There are [`MAX_CONTACTS`](super::MAX_CONTACTS) already.
+    Full,
 }
 
 /// A stored file and where its bytes lie.

@@ -65,6 +65,7 @@ fn config(dir: &TempDir) -> Config {
             control_socket: dir.path().join("control.sock"),
             clock_wait: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            home: crate::protocol::sms::Home::NOWHERE,
         },
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),

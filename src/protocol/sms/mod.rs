@@ -18,7 +18,7 @@ pub mod pdu;
 pub use address::{PduAddress, TypeOfNumber};
 pub use concat::{Assembler, Content, Received, Step};
 pub use encode::{EncodeError, Reference, Submit, SubmitOptions, encode_submit};
-pub use number::{Home, Peer};
+pub use number::{Home, Peer, international_form};
 pub use pdu::{
     Deliver, Incoming, PduError, ReportOutcome, StatusReport, decode_incoming, decode_submit, decode_tpdu,
 };

@@ -5,6 +5,7 @@ mod delivery;
 mod keeping;
 mod layout;
 mod model;
+mod people;
 mod refusing;
 
 use std::collections::{BTreeMap, HashSet};

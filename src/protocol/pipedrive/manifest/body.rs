@@ -7,7 +7,7 @@ use serde::ser::{SerializeSeq, Serializer};
 
 use super::cursor::Cursor;
 use crate::domain::{
-    Address, AttachmentId, ChannelId, ConversationId, ConversationStatus, Message, MessageId, Participant,
+    AttachmentId, ChannelId, ConversationId, ConversationStatus, Message, MessageId, Participant,
     ParticipantId, ProviderChannelId, Role, Sequence, WireStatus,
 };
 use crate::protocol::pipedrive::wire::{Attachment, shown_message};
@@ -28,8 +28,8 @@ pub struct Source<'a> {
 pub struct Conversation<'a> {
     /// The conversation.
     pub id: ConversationId,
-    /// Where an answer goes; shown as the customer's name when nobody has written yet.
-    pub address: &'a Address,
+    /// What the one is called whom an answer goes to: the customer's name when nobody has written yet.
+    pub name: &'a str,
     /// Whether somebody has read or answered the last message.
     pub seen: bool,
     /// Whether an answer is possible.
@@ -145,7 +145,7 @@ impl Serialize for Participants<'_> {
         if nobody {
             list.serialize_element(&ParticipantBody {
                 id: &first_customer(self.view.id).to_string(),
-                name: self.view.address.as_str(),
+                name: self.view.name,
                 role: Role::EndUser,
                 avatar_url: None,
             })?;
@@ -296,11 +296,10 @@ mod tests {
 
     fn shown(next: Option<Sequence>, participants: &[Participant]) -> Value {
         let channel: ProviderChannelId = "gw-1-desk".parse().unwrap();
-        let address = Address::new("+15550001").unwrap();
         let messages = [a_message()];
         let view = Conversation {
             id: ID,
-            address: &address,
+            name: "+15550001",
             seen: false,
             status: ConversationStatus::Open,
             participants,

@@ -6,11 +6,13 @@
 //! Argentine `15`.
 
 mod countries;
+mod shown;
 
 use std::fmt;
 
 use super::{PduAddress, TypeOfNumber};
 use countries::Country;
+pub use shown::international_form;
 
 /// Fewest digits of an international number; what is shorter is a service.
 const MIN_INTERNATIONAL: usize = 7;
