@@ -26,6 +26,7 @@ use pipepost::manifest::Listener;
 use pipepost::protocol::pipedrive::manifest::body::{
     Conversation, ConversationBody, Source, conversation_page,
 };
+use pipepost::protocol::sms::Home;
 use pipepost::store::{Options, Store};
 use tokio::sync::watch;
 
@@ -43,6 +44,7 @@ fn config(state: &Path) -> Config {
             control_socket: state.join("control.sock"),
             clock_wait: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
+            home: Home::NOWHERE,
         },
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),
@@ -129,7 +131,7 @@ fn cost_of_a_page(store: &Store, id: ConversationId) -> (f64, f64) {
     for _ in 0..TIMES {
         let shown = Conversation {
             id: view.id,
-            address: &view.address,
+            name: &view.name,
             seen: view.seen,
             status: view.status,
             participants: &view.participants,

@@ -266,8 +266,14 @@ pub fn contacts(bytes: &[u8]) {
         for address in contact.addresses(home).flatten() {
             // What is stored is found again.
             let again = contacts::address_of(address.as_str(), home);
-            let is_device = contact.devices.iter().any(|device| device.trim() == address.as_str());
-            assert!(is_device || again.as_ref() == Ok(&address), "{address:?} {again:?}");
+            let is_device = contact
+                .devices
+                .iter()
+                .any(|device| device.trim() == address.as_str());
+            assert!(
+                is_device || again.as_ref() == Ok(&address),
+                "{address:?} {again:?}"
+            );
         }
     }
 }

@@ -72,13 +72,12 @@ fn put(tx: &mut Tx<'_>, contacts: Vec<Contact>) -> Result<Vec<ContactOutcome>, S
 }
 
 fn remove(tx: &mut Tx<'_>, of: Option<Vec<Address>>) -> Result<u64, StoreError> {
-    let wanted: Vec<Vec<u8>> = match of {
-        Some(addresses) => addresses.iter().map(keys::contact).collect(),
-        None => {
-            let all = tx.scan(keys::all(b'E'));
-            all.map(|item| item.map(|(key, _)| key.to_vec()))
-                .collect::<Result<_, _>>()?
-        }
+    let wanted: Vec<Vec<u8>> = if let Some(addresses) = of {
+        addresses.iter().map(keys::contact).collect()
+    } else {
+        let all = tx.scan(keys::all(b'E'));
+        all.map(|item| item.map(|(key, _)| key.to_vec()))
+            .collect::<Result<_, _>>()?
     };
     let before = count(tx)?;
     let mut removed = 0;

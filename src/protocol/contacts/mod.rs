@@ -139,7 +139,11 @@ impl Book {
         };
         let head = std::mem::take(head);
         let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&head);
-        if text.contains(&0) || text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
+        let first_line = start(text)
+            .split(|byte| is_line_end(*byte))
+            .next()
+            .unwrap_or_default();
+        if first_line.contains(&0) || text.starts_with(b"\xff\xfe") || text.starts_with(b"\xfe\xff") {
             return Err(BookError::NotUtf8);
         }
         let is_vcard = start(text)

@@ -226,10 +226,11 @@ proptest! {
     fn a_quoted_table_comes_back_as_it_was(
         rows in prop::collection::vec(("[a-zA-Z\",; é]{0,20}", "\\+[0-9]{7,15}"), 1..20)
     ) {
-        let mut text = "name,phone\r\n".to_owned();
-        for (name, number) in &rows {
-            text.push_str(&format!("\"{}\",{number}\r\n", name.replace('"', "\"\"")));
-        }
+        let lines: Vec<String> = rows
+            .iter()
+            .map(|(name, number)| format!("\"{}\",{number}\r\n", name.replace('"', "\"\"")))
+            .collect();
+        let text = format!("name,phone\r\n{}", lines.concat());
         let items = read(text.as_bytes()).unwrap();
         prop_assert_eq!(items.len(), rows.len());
         for ((line, item), (name, number)) in (2_u64..).zip(&items).zip(&rows) {
