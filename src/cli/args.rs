@@ -310,6 +310,22 @@ pub struct SimPipedrive {
     /// Seats of that plan
     #[arg(long, default_value_t = 1)]
     pub seats: u32,
+    /// Let users install the app with OAuth 2.0 instead of one access token; `--gateway-url` tells the callback URL
+    #[arg(long)]
+    pub oauth: bool,
+    /// A rule of the OAuth server, as name=value, e.g. `access_seconds=60` or `rotate=false`; GET /sandbox/oauth shows
+    /// them, POST changes them later
+    #[arg(long = "oauth-rule", value_name = "NAME=VALUE", requires = "oauth")]
+    pub oauth_rules: Vec<String>,
+    /// A user who is no admin, by id (11 and 21 are admins, 12 is none)
+    #[arg(long, value_name = "USER", requires = "oauth")]
+    pub no_admin: Vec<i64>,
+    /// Put the server's clock forward by this many seconds: it decides on midnight and on the end of tokens
+    #[arg(long, default_value_t = 0, value_name = "SECONDS")]
+    pub clock_ahead: u64,
+    /// Seconds of the server's clock in one real second
+    #[arg(long, default_value_t = 1, value_name = "FACTOR")]
+    pub clock_speed: u32,
     /// Faults from the start, as name=value, e.g. `latency_ms=200`; the page and PUT /sandbox/faults change them later
     #[arg(long = "fault", value_name = "NAME=VALUE")]
     pub faults: Vec<String>,

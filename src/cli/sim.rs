@@ -13,7 +13,7 @@ use crate::config;
 use crate::domain::Secret;
 use crate::logging;
 use crate::sim::modem::{self, Cable, Counts, Modem, Said};
-use crate::sim::pipedrive::{self, Faults, Limits, Plan, RunOptions};
+use crate::sim::pipedrive::{self, App, Faults, Limits, Plan, RunOptions};
 
 /// `pipepost sim pipedrive`: runs until Ctrl-C.
 pub(super) async fn pipedrive(options: SimPipedrive) -> Result<(), CliError> {
@@ -23,6 +23,10 @@ pub(super) async fn pipedrive(options: SimPipedrive) -> Result<(), CliError> {
     .map_err(|error| CliError::new(SOFTWARE, format!("cannot log: {error}")))?;
     let faults = faults(&options.faults)?;
     let limits = limits(options.plan.as_deref(), options.seats)?;
+    let app = options
+        .oauth
+        .then(|| app(&options.oauth_rules, &options.no_admin))
+        .transpose()?;
     let mut stop = run::signals()?.stop;
     let (token, client_id) = (options.token.clone(), options.client_id.clone());
     let run_options = RunOptions {
@@ -38,6 +42,14 @@ pub(super) async fn pipedrive(options: SimPipedrive) -> Result<(), CliError> {
         gateway_ca_file: options.gateway_ca,
         faults,
         limits,
+        app,
+        clock_ahead: Duration::from_secs(options.clock_ahead),
+        clock_speed: options.clock_speed,
+    };
+    let token = if run_options.app.is_some() {
+        format!("by OAuth 2.0, e.g. GET /oauth/authorize?client_id={client_id}&redirect_uri=…")
+    } else {
+        token
     };
     let ready = |api: &str, page: &str| {
         output::note(&format!(
@@ -55,22 +67,34 @@ pub(super) async fn pipedrive(options: SimPipedrive) -> Result<(), CliError> {
 
 /// `name=value` pairs, the value as JSON.
 fn faults(pairs: &[String]) -> Result<Faults, CliError> {
+    Faults::default()
+        .changed(&change("--fault", pairs)?)
+        .map_err(|reason| CliError::new(DATA, format!("--fault: {reason}")))
+}
+
+fn app(rules: &[String], no_admin: &[i64]) -> Result<App, CliError> {
+    let mut app = App::default();
+    app.rules = app
+        .rules
+        .changed(&change("--oauth-rule", rules)?)
+        .map_err(|reason| CliError::new(DATA, format!("--oauth-rule: {reason}")))?;
+    for user in &mut app.users {
+        user.admin &= !no_admin.contains(&user.id);
+    }
+    Ok(app)
+}
+
+fn change(option: &str, pairs: &[String]) -> Result<Value, CliError> {
     let mut change = Map::new();
     for pair in pairs {
         let (name, value) = pair.split_once('=').ok_or_else(|| {
-            CliError::new(DATA, format!("--fault {pair:?} has no value")).hint("write name=value")
+            CliError::new(DATA, format!("{option} {pair:?} has no value")).hint("write name=value")
         })?;
-        let value: Value = serde_json::from_str(value).map_err(|_| {
-            CliError::new(
-                DATA,
-                format!("--fault {pair:?}: the value is no number, true or false"),
-            )
-        })?;
+        // What is no number, true or false is text.
+        let value = serde_json::from_str(value).unwrap_or_else(|_| Value::from(value));
         change.insert(name.to_owned(), value);
     }
-    Faults::default()
-        .changed(&Value::Object(change))
-        .map_err(|reason| CliError::new(DATA, format!("--fault: {reason}")))
+    Ok(Value::Object(change))
 }
 
 fn limits(plan: Option<&str>, seats: u32) -> Result<Limits, CliError> {

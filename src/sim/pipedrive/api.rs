@@ -9,11 +9,16 @@ use serde_json::{Value, json};
 
 use super::caller::has_expiring_links;
 use super::contract;
-use super::core::{Core, Excerpt, Verdict, now, now_ms};
+use super::core::{Core, Excerpt, Verdict, now};
 use super::faults::Injected;
+use super::limits::Spending;
+use super::oauth::Caller;
 use super::paging::PageSize;
 use super::served;
 use super::state::{Call, Channel, Origin};
+
+/// Beside every 401.
+const WHERE_TO_LOOK: &str = "The access token is missing, wrong or expired.";
 
 /// A request whose body has been read.
 pub(super) struct Incoming {
@@ -120,29 +125,27 @@ async fn limited(
     injected: Injected,
     headers: &mut Vec<(&'static str, String)>,
 ) -> Outcome {
-    let token = request
-        .authorization
-        .as_deref()
-        .and_then(|value| value.strip_prefix("Bearer "));
-    if injected == Injected::Unauthorized || token != Some(core.token.expose()) {
-        core.change(|state| state.counters.unauthorized += 1);
-        let body = json!({
-            "success": false,
-            "error": "unauthorized access",
-            "errorCode": 401,
-            "error_info": "The access token is missing, wrong or expired.",
-        });
-        return Outcome {
-            status: StatusCode::UNAUTHORIZED,
-            body,
-            verdict: Verdict::Refused,
-            detail: "no valid token".to_owned(),
-        };
-    }
-    let cost = if request.method == Method::DELETE { 6 } else { 10 };
-    let admitted = core
-        .limiter()
-        .take(cost, injected == Injected::BudgetEmpty, Instant::now(), now_ms());
+    let caller = match caller(core, request, injected) {
+        Ok(caller) => caller,
+        Err(why) => {
+            core.change(|state| state.counters.unauthorized += 1);
+            let body = json!({"success": false, "error": why, "errorCode": 401, "error_info": WHERE_TO_LOOK});
+            return Outcome {
+                status: StatusCode::UNAUTHORIZED,
+                body,
+                verdict: Verdict::Refused,
+                detail: why.to_owned(),
+            };
+        }
+    };
+    let spending = Spending {
+        key: &caller.key,
+        company: caller.company,
+        limits: caller.limits,
+        cost: cost(request),
+        budget_empty: injected == Injected::BudgetEmpty,
+    };
+    let admitted = core.limiter().take(spending, Instant::now(), core.server_ms());
     *headers = admitted.headers;
     let storm = (injected == Injected::TooMany).then_some("too many calls within 2 seconds");
     if let Some(why) = admitted.refused.or(storm) {
@@ -163,11 +166,23 @@ async fn limited(
     let unescaped: Option<Vec<String>> = path.split('/').filter(|s| !s.is_empty()).map(unescape).collect();
     let unescaped = unescaped.unwrap_or_default();
     let parts: Vec<&str> = unescaped.iter().map(String::as_str).collect();
+    if parts.first() == Some(&"channels") && !caller.channels {
+        let body = json!({"success": false, "error": "Scope and URL mismatch", "errorCode": 403});
+        return Outcome {
+            status: StatusCode::FORBIDDEN,
+            body,
+            verdict: Verdict::Refused,
+            detail: "the app has no scope for the Channels API".to_owned(),
+        };
+    }
     match (request.method.as_str(), parts.as_slice()) {
-        ("POST", ["channels"]) => add_channel(core, request),
-        ("POST", ["channels", "messages", "receive"]) => receive(core, request).await,
-        ("DELETE", ["channels", id]) => delete_channel(core, id),
-        ("DELETE", ["channels", channel, "conversations", id]) => delete_conversation(core, channel, id),
+        ("GET", ["users", "me"]) => success(&me(core, &caller)),
+        ("POST", ["channels"]) => add_channel(core, request, &caller),
+        ("POST", ["channels", "messages", "receive"]) => receive(core, request, &caller).await,
+        ("DELETE", ["channels", id]) => delete_channel(core, id, &caller),
+        ("DELETE", ["channels", channel, "conversations", id]) => {
+            delete_conversation(core, channel, id, &caller)
+        }
         _ => {
             let what = format!(
                 "{} {} is not a call of the Channels API",
@@ -184,12 +199,83 @@ async fn limited(
     }
 }
 
-fn add_channel(core: &Arc<Core>, request: &Incoming) -> Outcome {
+/// What a call costs of the daily budget (tokens).
+const fn cost(request: &Incoming) -> u64 {
+    match request.method {
+        Method::DELETE => 6,
+        Method::GET => 2,
+        _ => 10,
+    }
+}
+
+/// Who calls; the error is the 401's text.
+fn caller(core: &Core, request: &Incoming, injected: Injected) -> Result<Caller, &'static str> {
+    let token = request
+        .authorization
+        .as_deref()
+        .and_then(|value| value.strip_prefix("Bearer "));
+    let now = core.server_ms();
+    if injected == Injected::Unauthorized {
+        return Err("unauthorized access");
+    }
+    let by_oauth = core.oauth(|registry| registry.caller(token.unwrap_or_default(), now));
+    by_oauth.unwrap_or_else(|| {
+        if token != Some(core.token.expose()) {
+            return Err("unauthorized access");
+        }
+        Ok(Caller {
+            key: "fixed".to_owned(),
+            company: 1,
+            user: 1,
+            admin: true,
+            channels: true,
+            limits: None,
+        })
+    })
+}
+
+/// `GET /users/me`: who the token belongs to.
+fn me(core: &Core, caller: &Caller) -> Value {
+    let known = core.oauth(|registry| {
+        let user = registry.user((caller.company, caller.user)).cloned();
+        (
+            user,
+            registry
+                .company(caller.company)
+                .map(|company| company.name.clone()),
+        )
+    });
+    let (user, company) = known.unwrap_or_default();
+    let (name, email) = user.map_or_else(
+        || ("Sandbox User".to_owned(), "user@sandbox.example".to_owned()),
+        |user| (user.name, user.email),
+    );
+    json!({
+        "id": caller.user,
+        "name": name,
+        "email": email,
+        "lang": 1,
+        "locale": "en_US",
+        "timezone_name": "Europe/Tallinn",
+        "activated": true,
+        "active_flag": true,
+        "is_admin": u8::from(caller.admin),
+        "access": [{"app": "global", "admin": caller.admin, "permission_set_id": "0a1b2c3d"}],
+        "is_you": true,
+        "is_deleted": false,
+        "company_id": caller.company,
+        "company_name": company.unwrap_or_else(|| "Sandbox Company".to_owned()),
+        "company_domain": "sandbox",
+        "company_country": "EE",
+    })
+}
+
+fn add_channel(core: &Arc<Core>, request: &Incoming, caller: &Caller) -> Outcome {
     let body = match json_body(core, request, "POST /channels", "INVALID_BODY", contract::channel) {
         Ok(body) => body,
         Err(outcome) => return *outcome,
     };
-    if core.dice().faults.admin_only {
+    if !caller.admin || core.dice().faults.admin_only {
         return failure(
             403,
             "ADMIN_ONLY",
@@ -205,12 +291,18 @@ fn add_channel(core: &Arc<Core>, request: &Incoming) -> Outcome {
             .to_owned()
     };
     let name = text("name", "");
+    let company = core.read(|state| state.channels.get(id.as_str()).map(|channel| channel.company));
+    if company.is_some_and(|company| company != caller.company) {
+        let why = format!("The channel {id} belongs to another company.");
+        return failure(400, "INVALID_BODY", "Bad request", &why);
+    }
     let templates = body.get("template_support") == Some(&Value::Bool(true));
     let (new, data) = core.change(|state| {
         let number = state.channels.len() + 1;
         let mut channel = Channel::new(&id, format!("0a1b2c3d-0000-4000-8000-{number:012}"), &name, now());
         channel.provider_type = text("provider_type", "other");
         channel.template_support = templates;
+        (channel.company, channel.user) = (caller.company, caller.user);
         channel.avatar_url = body.get("avatar_url").and_then(Value::as_str).map(str::to_owned);
         let new = state.register(channel);
         (
@@ -235,8 +327,8 @@ fn shown(channel: &Channel, client_id: &str) -> Value {
         "avatar_url": channel.avatar_url,
         "provider_channel_id": &*channel.id,
         "marketplace_client_id": client_id,
-        "pd_company_id": 1,
-        "pd_user_id": 1,
+        "pd_company_id": channel.company,
+        "pd_user_id": channel.user,
         "created_at": channel.created_at,
         "provider_type": channel.provider_type,
         "template_support": channel.template_support,
@@ -255,7 +347,7 @@ async fn after_registration(core: Arc<Core>, channel: String, templates: bool) {
     }
 }
 
-async fn receive(core: &Arc<Core>, request: &Incoming) -> Outcome {
+async fn receive(core: &Arc<Core>, request: &Incoming, caller: &Caller) -> Outcome {
     const CALL: &str = "POST /channels/messages/receive";
     const CODE: &str = "INVALID_RECEIVE_MESSAGE_PAYLOAD";
     let body = match json_body(core, request, CALL, CODE, contract::received_message) {
@@ -267,6 +359,9 @@ async fn receive(core: &Arc<Core>, request: &Incoming) -> Outcome {
     let sender = served::text(&body, "sender_id");
     let known = core.read(|state| {
         let channel = state.channels.get(channel.as_str())?;
+        if channel.company != caller.company {
+            return None;
+        }
         Some(channel.conversations.contains_key(conversation.as_str()))
     });
     let Some(known) = known else {
@@ -308,7 +403,10 @@ async fn receive(core: &Arc<Core>, request: &Incoming) -> Outcome {
     outcome
 }
 
-fn delete_channel(core: &Arc<Core>, id: &str) -> Outcome {
+fn delete_channel(core: &Arc<Core>, id: &str, caller: &Caller) -> Outcome {
+    if let Err(refusal) = owned(core, id, caller) {
+        return *refusal;
+    }
     if core.change(|state| state.unregister(id)) {
         return done(json!({"success": true}));
     }
@@ -320,7 +418,10 @@ fn delete_channel(core: &Arc<Core>, id: &str) -> Outcome {
     )
 }
 
-fn delete_conversation(core: &Arc<Core>, channel: &str, id: &str) -> Outcome {
+fn delete_conversation(core: &Arc<Core>, channel: &str, id: &str, caller: &Caller) -> Outcome {
+    if let Err(refusal) = owned(core, channel, caller) {
+        return *refusal;
+    }
     if core.change(|state| state.forget_conversation(channel, id)) {
         return done(json!({"success": true}));
     }
@@ -330,6 +431,21 @@ fn delete_conversation(core: &Arc<Core>, channel: &str, id: &str) -> Outcome {
         "Not found",
         &format!("There is no conversation {id} in the channel {channel}."),
     )
+}
+
+/// Only whose installation registered a channel may delete it or what is in it.
+fn owned(core: &Core, channel: &str, caller: &Caller) -> Result<(), Box<Outcome>> {
+    let owner = core.read(|state| state.channels.get(channel).map(|c| (c.company, c.user)));
+    if owner.is_none_or(|owner| owner == (caller.company, caller.user)) {
+        return Ok(());
+    }
+    let why = format!("The channel {channel} was registered by another user.");
+    Err(Box::new(failure(
+        403,
+        "FORBIDDEN_USER_REQUEST",
+        "Forbidden",
+        &why,
+    )))
 }
 
 /// The body as JSON that keeps the rules, else the 400.

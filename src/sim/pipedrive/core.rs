@@ -6,8 +6,10 @@ use tokio::sync::watch;
 
 use super::caller::{RecipientsForm, basic};
 use super::client::{Client, Gateway, Trust};
+use super::clock::Clock;
 use super::faults::{Dice, Faults};
 use super::limits::{Limiter, Limits};
+use super::oauth::{App, Registry};
 use super::state::State;
 use crate::domain::Secret;
 
@@ -18,6 +20,7 @@ const EXCERPT: usize = 700;
 pub(super) struct Core {
     pub(super) token: Secret,
     pub(super) client_id: String,
+    pub(super) client_secret: Secret,
     pub(super) basic: String,
     pub(super) recipients_form: RecipientsForm,
     pub(super) import_history: bool,
@@ -27,6 +30,9 @@ pub(super) struct Core {
     changed: watch::Sender<u64>,
     dice: Mutex<Dice>,
     limiter: Mutex<Limiter>,
+    oauth: Mutex<Option<Registry>>,
+    clock: Mutex<Clock>,
+    url: String,
 }
 
 /// How a call is judged in the log.
@@ -59,6 +65,9 @@ pub(super) struct Parts {
     pub(super) gateway: Option<Gateway>,
     pub(super) faults: Faults,
     pub(super) limits: Limits,
+    pub(super) app: Option<App>,
+    /// The sandbox's own base URL.
+    pub(super) url: String,
 }
 
 impl Core {
@@ -71,6 +80,7 @@ impl Core {
             basic: basic(&parts.client_id, parts.client_secret.expose()),
             token: parts.token,
             client_id: parts.client_id,
+            client_secret: parts.client_secret,
             recipients_form: parts.recipients_form,
             import_history: parts.import_history,
             client: Client::new(trust),
@@ -79,6 +89,9 @@ impl Core {
             changed: watch::Sender::new(0),
             dice: Mutex::new(Dice::new(parts.faults)),
             limiter: Mutex::new(Limiter::new(parts.limits)),
+            oauth: Mutex::new(parts.app.map(Registry::new)),
+            clock: Mutex::new(Clock::new(now_ms())),
+            url: parts.url,
         })
     }
 
@@ -117,6 +130,25 @@ impl Core {
 
     pub(super) fn limiter(&self) -> MutexGuard<'_, Limiter> {
         lock(&self.limiter)
+    }
+
+    /// Works with the OAuth server; `None` where the sandbox has a fixed token instead.
+    pub(super) fn oauth<T>(&self, work: impl FnOnce(&mut Registry) -> T) -> Option<T> {
+        lock(&self.oauth).as_mut().map(work)
+    }
+
+    pub(super) fn clock(&self) -> MutexGuard<'_, Clock> {
+        lock(&self.clock)
+    }
+
+    /// The server's time in milliseconds since the epoch.
+    pub(super) fn server_ms(&self) -> i64 {
+        self.clock().now_ms(now_ms())
+    }
+
+    /// Base URL of the Channels API's host.
+    pub(super) fn url(&self) -> &str {
+        &self.url
     }
 
     /// Points the sandbox at a gateway.

@@ -19,13 +19,14 @@ use super::limits::Limits;
 use super::paging::PageSize;
 use super::server::{ReplyBody, reply, stopped};
 use super::state::{Conversation, Message};
+use super::switches;
 
 /// Least time between two events to a page: a burst of messages is one event.
 const EVENT_PAUSE: Duration = Duration::from_millis(150);
 /// A comment is sent this often so that both ends notice a dead connection.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-type Outcome = Result<Value, (u16, String)>;
+pub(super) type Outcome = Result<Value, (u16, String)>;
 
 /// Answers one call; `path` comes after `/sandbox/`.
 pub(super) async fn answer(
@@ -106,6 +107,9 @@ pub(super) async fn answer(
             Ok(wanted) => asked(core.delete_channel(&wanted.channel).await.map(|()| json!({}))),
             Err(e) => Err(e),
         },
+        (_, path) if path.starts_with("oauth") || path == "clock" => {
+            switches::answer(core, request, path).await
+        }
         _ => Err((404, format!("{} /sandbox/{path} does not exist", request.method))),
     };
     let (status, value) = match outcome {
@@ -203,7 +207,7 @@ async fn get_message(core: &Arc<Core>, request: &Incoming) -> Outcome {
 }
 
 /// The outcome of a call to the gateway; a failure there is a 502 here.
-fn asked(result: Result<Value, String>) -> Outcome {
+pub(super) fn asked(result: Result<Value, String>) -> Outcome {
     result.map_err(|why| (502, why))
 }
 
@@ -426,7 +430,7 @@ async fn file(core: &Arc<Core>, request: &Incoming) -> Response<ReplyBody> {
     response
 }
 
-fn body<T: for<'a> Deserialize<'a>>(request: &Incoming) -> Result<T, (u16, String)> {
+pub(super) fn body<T: for<'a> Deserialize<'a>>(request: &Incoming) -> Result<T, (u16, String)> {
     serde_json::from_slice(&request.body).map_err(|e| (400, format!("the body does not fit: {e}")))
 }
 

@@ -34,6 +34,10 @@ pub struct Faults {
     pub admin_only: bool,
     /// The daily budget counts as spent.
     pub budget_empty: bool,
+    /// The OAuth server answers 503 to the app.
+    pub oauth_down: bool,
+    /// The OAuth server does what the app asks and closes the connection without an answer.
+    pub oauth_drop_after: bool,
     /// Everything is switched off after this many calls that met a fault.
     pub only_next: Option<u32>,
 }

@@ -1,6 +1,6 @@
 //! Pipedrive's two limits: a burst per token in a rolling window of 2 s, and a daily budget of tokens per company.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
@@ -15,8 +15,12 @@ const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 pub struct Limits {
     /// Calls in any 2 seconds.
     pub burst: Option<u32>,
-    /// Tokens from midnight to midnight UTC.
+    /// Tokens from midnight to midnight UTC, by the server's clock.
     pub daily_tokens: Option<u64>,
+    /// Leaves out `x-token-cost`: not every answer of Pipedrive has it.
+    pub hide_cost: bool,
+    /// Leaves out `x-daily-ratelimit-token-…`, likewise.
+    pub hide_daily: bool,
 }
 
 /// Pipedrive's plans, as far as limits depend on them.
@@ -45,6 +49,7 @@ impl Limits {
         Self {
             burst: Some(burst),
             daily_tokens: Some(30_000 * factor * u64::from(seats)),
+            ..Self::default()
         }
     }
 }
@@ -52,9 +57,26 @@ impl Limits {
 /// Counts calls against the limits.
 pub(super) struct Limiter {
     pub(super) limits: Limits,
-    window: VecDeque<Instant>,
+    /// Calls of the last two seconds by who made them.
+    windows: HashMap<String, VecDeque<Instant>>,
     day: i64,
-    spent: u64,
+    /// Tokens spent since midnight by company.
+    spent: HashMap<i64, u64>,
+}
+
+/// One call to be counted.
+#[derive(Clone, Copy)]
+pub(super) struct Spending<'a> {
+    /// Whose burst is counted.
+    pub(super) key: &'a str,
+    /// Whose budget is spent.
+    pub(super) company: i64,
+    /// The company's own limits.
+    pub(super) limits: Option<Limits>,
+    /// In tokens.
+    pub(super) cost: u64,
+    /// The day's budget is treated as spent.
+    pub(super) budget_empty: bool,
 }
 
 /// The outcome for one call.
@@ -66,93 +88,109 @@ pub(super) struct Taken {
 }
 
 impl Limiter {
-    pub(super) const fn new(limits: Limits) -> Self {
+    pub(super) fn new(limits: Limits) -> Self {
         Self {
             limits,
-            window: VecDeque::new(),
+            windows: HashMap::new(),
             day: 0,
-            spent: 0,
+            spent: HashMap::new(),
         }
     }
 
-    /// Counts one call of this cost, unless a limit is reached. `budget_empty` treats the day's budget as spent.
-    pub(super) fn take(&mut self, cost: u64, budget_empty: bool, now: Instant, unix_ms: i64) -> Taken {
+    /// Counts one call, unless a limit is reached.
+    pub(super) fn take(&mut self, call: Spending<'_>, now: Instant, unix_ms: i64) -> Taken {
+        let limits = call.limits.unwrap_or(self.limits);
         let day = unix_ms.div_euclid(DAY_MS);
         if day != self.day {
             self.day = day;
-            self.spent = 0;
+            self.spent.clear();
         }
-        while self
-            .window
+        let window = self.windows.entry(call.key.to_owned()).or_default();
+        while window
             .front()
             .is_some_and(|first| now.saturating_duration_since(*first) >= WINDOW)
         {
-            self.window.pop_front();
+            window.pop_front();
         }
-        let daily_left = self
-            .limits
-            .daily_tokens
-            .map(|budget| budget.saturating_sub(self.spent));
-        let used = u32::try_from(self.window.len()).unwrap_or(u32::MAX);
-        let refused = if budget_empty || daily_left.is_some_and(|left| left < cost) {
+        let spent = self.spent.entry(call.company).or_default();
+        let daily_left = limits.daily_tokens.map(|budget| budget.saturating_sub(*spent));
+        let used = u32::try_from(window.len()).unwrap_or(u32::MAX);
+        let refused = if call.budget_empty || daily_left.is_some_and(|left| left < call.cost) {
             Some("daily budget of tokens is spent")
-        } else if self.limits.burst.is_some_and(|burst| used >= burst) {
+        } else if limits.burst.is_some_and(|burst| used >= burst) {
             Some("too many calls within 2 seconds")
         } else {
             None
         };
         if refused.is_none() {
-            if self.limits.burst.is_some() {
-                self.window.push_back(now);
+            if limits.burst.is_some() {
+                window.push_back(now);
             }
-            self.spent += cost;
+            *spent += call.cost;
         }
-        Taken {
-            headers: self.headers(cost, budget_empty, now),
-            refused,
-        }
+        let headers = headers(limits, call, window, *spent, now);
+        Taken { headers, refused }
     }
 
     /// Forgets what was spent today, as midnight does.
-    pub(super) const fn new_day(&mut self) {
-        self.spent = 0;
+    pub(super) fn new_day(&mut self) {
+        self.spent.clear();
     }
 
-    /// Tokens spent since midnight.
-    pub(super) const fn spent(&self) -> u64 {
-        self.spent
+    /// Tokens spent since midnight, by all companies.
+    pub(super) fn spent(&self) -> u64 {
+        self.spent.values().sum()
     }
+}
 
-    fn headers(&self, cost: u64, budget_empty: bool, now: Instant) -> Vec<(&'static str, String)> {
-        let mut headers = vec![("x-token-cost", cost.to_string())];
-        if let Some(burst) = self.limits.burst {
-            let used = u32::try_from(self.window.len()).unwrap_or(u32::MAX);
-            let reset = self.window.front().map_or(WINDOW, |first| {
-                WINDOW.saturating_sub(now.saturating_duration_since(*first))
-            });
-            headers.push(("x-ratelimit-limit", burst.to_string()));
-            headers.push(("x-ratelimit-remaining", burst.saturating_sub(used).to_string()));
-            headers.push((
-                "x-ratelimit-reset",
-                reset.as_millis().div_ceil(1000).max(1).to_string(),
-            ));
-        }
-        if let Some(budget) = self.limits.daily_tokens {
-            let left = if budget_empty {
-                0
-            } else {
-                budget.saturating_sub(self.spent)
-            };
-            headers.push(("x-daily-ratelimit-token-limit", budget.to_string()));
-            headers.push(("x-daily-ratelimit-token-remaining", left.to_string()));
-        }
-        headers
+fn headers(
+    limits: Limits,
+    call: Spending<'_>,
+    window: &VecDeque<Instant>,
+    spent: u64,
+    now: Instant,
+) -> Vec<(&'static str, String)> {
+    let mut headers = Vec::new();
+    if !limits.hide_cost {
+        headers.push(("x-token-cost", call.cost.to_string()));
     }
+    if let Some(burst) = limits.burst {
+        let used = u32::try_from(window.len()).unwrap_or(u32::MAX);
+        let reset = window.front().map_or(WINDOW, |first| {
+            WINDOW.saturating_sub(now.saturating_duration_since(*first))
+        });
+        headers.push(("x-ratelimit-limit", burst.to_string()));
+        headers.push(("x-ratelimit-remaining", burst.saturating_sub(used).to_string()));
+        headers.push((
+            "x-ratelimit-reset",
+            reset.as_millis().div_ceil(1000).max(1).to_string(),
+        ));
+    }
+    if let Some(budget) = limits.daily_tokens.filter(|_| !limits.hide_daily) {
+        let left = if call.budget_empty {
+            0
+        } else {
+            budget.saturating_sub(spent)
+        };
+        headers.push(("x-daily-ratelimit-token-limit", budget.to_string()));
+        headers.push(("x-daily-ratelimit-token-remaining", left.to_string()));
+    }
+    headers
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const fn spending(cost: u64) -> Spending<'static> {
+        Spending {
+            key: "1/11",
+            company: 1,
+            limits: None,
+            cost,
+            budget_empty: false,
+        }
+    }
 
     fn header(taken: &Taken, name: &str) -> String {
         taken
@@ -167,7 +205,7 @@ mod tests {
     fn the_burst_is_counted_in_a_rolling_window_of_two_seconds() {
         let mut limiter = Limiter::new(Limits {
             burst: Some(3),
-            daily_tokens: None,
+            ..Limits::default()
         });
         let start = Instant::now();
         for (after_ms, accepted, left, reset) in [
@@ -180,7 +218,7 @@ mod tests {
             (2_100, false, "0", "2"),
             (3_600, true, "1", "1"),
         ] {
-            let taken = limiter.take(10, false, start + Duration::from_millis(after_ms), 0);
+            let taken = limiter.take(spending(10), start + Duration::from_millis(after_ms), 0);
             assert_eq!(taken.refused.is_none(), accepted, "after {after_ms} ms");
             assert_eq!(
                 header(&taken, "x-ratelimit-remaining"),
@@ -195,21 +233,21 @@ mod tests {
     #[test]
     fn the_daily_budget_is_spent_by_cost_and_comes_back_at_midnight() {
         let mut limiter = Limiter::new(Limits {
-            burst: None,
             daily_tokens: Some(26),
+            ..Limits::default()
         });
         let now = Instant::now();
-        assert!(limiter.take(10, false, now, 0).refused.is_none());
-        assert!(limiter.take(10, false, now, 0).refused.is_none());
-        let refused = limiter.take(10, false, now, 0);
+        assert!(limiter.take(spending(10), now, 0).refused.is_none());
+        assert!(limiter.take(spending(10), now, 0).refused.is_none());
+        let refused = limiter.take(spending(10), now, 0);
         assert!(refused.refused.is_some());
         assert_eq!(header(&refused, "x-daily-ratelimit-token-remaining"), "6");
         assert!(
-            limiter.take(6, false, now, 0).refused.is_none(),
+            limiter.take(spending(6), now, 0).refused.is_none(),
             "a DELETE still fits"
         );
         assert!(
-            limiter.take(10, false, now, DAY_MS).refused.is_none(),
+            limiter.take(spending(10), now, DAY_MS).refused.is_none(),
             "the next day"
         );
     }
@@ -219,10 +257,11 @@ mod tests {
         let mut limiter = Limiter::new(Limits {
             burst: Some(1),
             daily_tokens: Some(100),
+            ..Limits::default()
         });
         let now = Instant::now();
-        limiter.take(10, false, now, 0);
-        limiter.take(10, false, now, 0);
+        limiter.take(spending(10), now, 0);
+        limiter.take(spending(10), now, 0);
         assert_eq!(limiter.spent(), 10);
     }
 
@@ -232,8 +271,54 @@ mod tests {
             Limits::of_plan(Plan::Growth, 3),
             Limits {
                 burst: Some(160),
-                daily_tokens: Some(180_000)
+                daily_tokens: Some(180_000),
+                ..Limits::default()
             }
+        );
+    }
+
+    #[test]
+    fn the_burst_belongs_to_a_token_and_the_budget_to_its_company() {
+        let mut limiter = Limiter::new(Limits {
+            burst: Some(1),
+            daily_tokens: Some(20),
+            ..Limits::default()
+        });
+        let now = Instant::now();
+        let colleague = Spending {
+            key: "1/12",
+            ..spending(10)
+        };
+        let stranger = Spending {
+            key: "2/21",
+            company: 2,
+            limits: Some(Limits::of_plan(Plan::Lite, 1)),
+            ..spending(10)
+        };
+        assert!(limiter.take(spending(10), now, 0).refused.is_none());
+        assert!(limiter.take(spending(10), now, 0).refused.is_some(), "the burst");
+        assert!(limiter.take(colleague, now, 0).refused.is_none(), "his own burst");
+        assert_eq!(
+            limiter.take(colleague, now + WINDOW, 0).refused,
+            Some("daily budget of tokens is spent")
+        );
+        let taken = limiter.take(stranger, now, 0);
+        assert_eq!(header(&taken, "x-daily-ratelimit-token-remaining"), "29990");
+        assert_eq!(header(&taken, "x-ratelimit-remaining"), "79");
+    }
+
+    #[test]
+    fn optional_headers_can_be_left_out() {
+        let mut limiter = Limiter::new(Limits {
+            hide_cost: true,
+            hide_daily: true,
+            ..Limits::of_plan(Plan::Lite, 1)
+        });
+        let taken = limiter.take(spending(10), Instant::now(), 0);
+        let names: Vec<_> = taken.headers.iter().map(|(name, _)| *name).collect();
+        assert_eq!(
+            names,
+            ["x-ratelimit-limit", "x-ratelimit-remaining", "x-ratelimit-reset"]
         );
     }
 }

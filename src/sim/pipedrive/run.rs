@@ -2,10 +2,12 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use super::client::{Gateway, Trust};
 use super::faults::Faults;
 use super::limits::Limits;
+use super::oauth::App;
 use super::sandbox::{Options, Sandbox, StartError};
 use crate::domain::Secret;
 
@@ -36,6 +38,12 @@ pub struct RunOptions {
     pub faults: Faults,
     /// Limits, see [`Limits::of_plan`].
     pub limits: Limits,
+    /// The app that users install with OAuth 2.0; none = the fixed token.
+    pub app: Option<App>,
+    /// How far the server's clock is ahead at the start.
+    pub clock_ahead: Duration,
+    /// Seconds of the server's clock in one real second.
+    pub clock_speed: u32,
 }
 
 /// Runs the sandbox until `stop` completes; `ready` is told the API's base URL and the page's URL.
@@ -57,8 +65,11 @@ pub async fn run(
         gateway: options.gateway_url.map(|url| Gateway { url, trust }),
         faults: options.faults,
         limits: options.limits,
+        app: options.app,
         ..Options::default()
     })?;
+    sandbox.advance_clock(options.clock_ahead);
+    sandbox.set_clock_speed(options.clock_speed);
     ready(&sandbox.url(), &sandbox.page_url());
     stop.await;
     let counters = sandbox.counters();

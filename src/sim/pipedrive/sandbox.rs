@@ -13,6 +13,7 @@ use super::client::Gateway;
 use super::core::{Core, Parts};
 use super::faults::Faults;
 use super::limits::Limits;
+use super::oauth::{App, Decision, Rules, Visit};
 use super::paging::{History, PageSize};
 use super::probes::Probe;
 use super::state::{Counters, State, Violation};
@@ -51,6 +52,8 @@ pub struct Options {
     pub import_history: bool,
     /// How recipients are written in postMessage.
     pub recipients_form: RecipientsForm,
+    /// The app that users install with OAuth 2.0; none = `token` is the one access token.
+    pub app: Option<App>,
 }
 
 impl Default for Options {
@@ -69,6 +72,7 @@ impl Default for Options {
             limits: Limits::default(),
             import_history: true,
             recipients_form: RecipientsForm::default(),
+            app: None,
         }
     }
 }
@@ -110,7 +114,6 @@ pub struct Sandbox {
     runtime: tokio::runtime::Handle,
     stop: watch::Sender<bool>,
     stopped: watch::Receiver<bool>,
-    address: SocketAddr,
     page_address: Option<SocketAddr>,
     ca_pem: Option<String>,
 }
@@ -139,7 +142,10 @@ impl Sandbox {
             Some(identity) => (Some(identity.ca_pem), Some(TlsAcceptor::from(identity.config))),
             None => (None, None),
         };
+        let scheme = if ca_pem.is_some() { "https" } else { "http" };
         let core = Core::new(Parts {
+            url: format!("{scheme}://{address}"),
+            app: options.app,
             token: options.token,
             client_id: options.client_id,
             client_secret: options.client_secret,
@@ -191,7 +197,6 @@ impl Sandbox {
             runtime: handle,
             stop,
             stopped,
-            address,
             page_address,
             ca_pem,
         })
@@ -200,8 +205,7 @@ impl Sandbox {
     /// Base URL of the Channels API's host; `/api/v1` comes after it.
     #[must_use]
     pub fn url(&self) -> String {
-        let scheme = if self.ca_pem.is_some() { "https" } else { "http" };
-        format!("{scheme}://{}", self.address)
+        self.core.url().to_owned()
     }
 
     /// Where a browser sees the inbox: without TLS when there is such a listener.
@@ -323,6 +327,69 @@ impl Sandbox {
     /// Forgets what was spent of the daily budget.
     pub fn new_day(&self) {
         self.core.limiter().new_day();
+    }
+
+    /// Opens an authorization URL, decides as a user (none = who is signed in), and goes where the browser is sent.
+    pub async fn decide(&self, url: &str, user: Option<i64>, decision: Decision) -> Result<Visit, String> {
+        let (core, url) = (Arc::clone(&self.core), url.to_owned());
+        self.on_own_thread(async move { core.decide(&url, user, decision).await })
+            .await?
+    }
+
+    /// A user uninstalls the app: tokens and channels end, the gateway is told. Gives the status it answered with.
+    pub async fn uninstall(&self, user: i64) -> Result<u16, String> {
+        let core = Arc::clone(&self.core);
+        self.on_own_thread(async move { core.uninstall(user).await })
+            .await?
+    }
+
+    /// A user shares the app's channels, or stops to; the gateway is told. Gives the status it answered with.
+    pub async fn share(&self, user: i64, shared: bool) -> Result<u16, String> {
+        let core = Arc::clone(&self.core);
+        self.on_own_thread(async move { core.share(user, shared).await })
+            .await?
+    }
+
+    /// The OAuth server's rules in force; `None` with a fixed token.
+    #[must_use]
+    pub fn rules(&self) -> Option<Rules> {
+        self.core.oauth(|registry| registry.app.rules.clone())
+    }
+
+    /// Replaces the OAuth server's rules; tokens that were given out keep their end.
+    pub fn set_rules(&self, rules: Rules) {
+        self.core.oauth(|registry| registry.app.rules = rules);
+    }
+
+    /// Makes a user an admin, or no admin.
+    pub fn set_admin(&self, user: i64, admin: bool) {
+        self.core.oauth(|registry| registry.set_admin(user, admin));
+    }
+
+    /// All access tokens end at once. Refresh tokens live on.
+    pub fn end_access_tokens(&self) {
+        self.core.oauth(|registry| registry.end_access(None));
+    }
+
+    /// All refresh tokens end at once. Access tokens live on.
+    pub fn end_refresh_tokens(&self) {
+        self.core.oauth(|registry| registry.end_refresh(None));
+    }
+
+    /// Puts the server's clock forward: it decides on midnight and on the end of tokens.
+    pub fn advance_clock(&self, by: Duration) {
+        self.core.clock().advance(by, super::core::now_ms());
+    }
+
+    /// Seconds of the server's clock in one real second from now on.
+    pub fn set_clock_speed(&self, speed: u32) {
+        self.core.clock().set_speed(speed, super::core::now_ms());
+    }
+
+    /// The server's time in milliseconds since the epoch.
+    #[must_use]
+    pub fn server_ms(&self) -> i64 {
+        self.core.server_ms()
     }
 
     /// Stops listening, lets open calls finish for up to two seconds, and returns when the thread is done.

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Bytes, Frame};
-use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue, ORIGIN};
+use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, DATE, HeaderName, HeaderValue, ORIGIN};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -21,7 +21,7 @@ use tokio_rustls::TlsAcceptor;
 
 use super::api::{self, Incoming};
 use super::core::Core;
-use super::{driver, page};
+use super::{clock, driver, oauth, page};
 
 /// Largest body that is read: files that an agent adds to an answer come this way.
 const BODY_LIMIT: usize = 48 * 1024 * 1024;
@@ -166,6 +166,14 @@ async fn connection(
     }
 }
 
+/// The time by the server's clock, which need not be the real one.
+fn date(core: &Core, response: &mut Response<ReplyBody>) {
+    if let Some(value) = clock::http_date(core.server_ms()).and_then(|text| HeaderValue::from_str(&text).ok())
+    {
+        response.headers_mut().insert(DATE, value);
+    }
+}
+
 async fn handle(
     core: Arc<Core>,
     request: Request<hyper::body::Incoming>,
@@ -220,6 +228,7 @@ async fn handle(
                 return Err(Dropped);
             };
             let mut response = reply(answer.status, answer.content_type, answer.body);
+            date(&core, &mut response);
             for (name, value) in answer.headers {
                 if let Ok(value) = HeaderValue::from_str(&value) {
                     response
@@ -229,6 +238,13 @@ async fn handle(
             }
             return Ok(response);
         }
+    }
+    if let Some(path) = request.path.strip_prefix("/oauth/")
+        && core.oauth(|_| ()).is_some()
+    {
+        let mut response = oauth::answer(&core, &request, path).await.ok_or(Dropped)?;
+        date(&core, &mut response);
+        return Ok(response);
     }
     if let Some(path) = request.path.strip_prefix("/sandbox/") {
         return Ok(driver::answer(&core, &request, path, stop).await);

@@ -138,6 +138,10 @@ pub struct Channel {
     pub avatar_url: Option<String>,
     /// ISO 8601.
     pub created_at: String,
+    /// The company that it belongs to.
+    pub company: i64,
+    /// The user whose installation registered it; only this one may delete.
+    pub user: i64,
     /// Conversations by id.
     #[serde(skip)]
     pub conversations: HashMap<Arc<str>, Conversation>,
@@ -165,6 +169,10 @@ pub struct Counters {
     pub unauthorized: u64,
     /// Calls that met a fault other than latency.
     pub faulted: u64,
+    /// Calls of the app to the OAuth server.
+    pub token_calls: u64,
+    /// Of these, the ones that were refused.
+    pub token_refusals: u64,
     /// Calls to the gateway's manifest endpoints.
     pub gateway_calls: u64,
     /// Of these, the ones that did not succeed.
@@ -490,6 +498,8 @@ impl Channel {
             template_support: false,
             avatar_url: None,
             created_at,
+            company: 1,
+            user: 1,
             conversations: HashMap::new(),
             index: HashMap::new(),
         }

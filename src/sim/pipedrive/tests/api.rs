@@ -188,6 +188,7 @@ fn a_burst_is_cut_off_with_429_and_the_headers_say_when_to_go_on() {
     sandbox.set_limits(Limits {
         burst: Some(5),
         daily_tokens: Some(1_000),
+        ..Limits::default()
     });
     let answers: Vec<Got> = (0..8)
         .map(|n| post(&sandbox, RECEIVE, &message(&format!("m{n}"), "c1")))
@@ -220,8 +221,8 @@ fn an_empty_daily_budget_is_429_until_the_next_day() {
     let (_gateway, sandbox) = ready();
     // Registering cost 10.
     sandbox.set_limits(Limits {
-        burst: None,
         daily_tokens: Some(25),
+        ..Limits::default()
     });
     assert_eq!(post(&sandbox, RECEIVE, &message("m1", "c1")).status, 200);
     let refused = post(&sandbox, RECEIVE, &message("m2", "c1"));

@@ -4,5 +4,6 @@ mod api;
 mod caller;
 mod fake;
 mod load;
+mod oauth;
 mod page;
 mod rules;
