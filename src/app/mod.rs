@@ -409,7 +409,7 @@ fn spawn_status(tasks: &mut Tasks, gateway: Arc<Gateway>) {
                     .collect::<Vec<_>>()
                     .join(", ")
             };
-            let (down, faulty) = (named(|link| !link.up), named(|link| link.faulty));
+            let (down, faulty) = (named(|link| !link.up), named(|link| link.faulty || link.paused));
             let words = status.uplink.map(|uplink| uplink.words).unwrap_or_default();
             let mut line = words.trim_end_matches('.').to_owned();
             if !down.is_empty() {

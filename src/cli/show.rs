@@ -157,17 +157,23 @@ pub(super) fn status(status: &Status) -> String {
 fn links(links: &[LinkStatus]) -> String {
     let mut out = String::new();
     for link in links {
-        let state = match (link.up, link.faulty) {
-            (true, false) => "connected",
-            (true, true) => "CONNECTED, BUT NOT ALL OF IT WORKS",
-            (false, _) => "NOT CONNECTED",
+        let state = match (link.up, link.faulty, link.paused) {
+            (true, true, _) => "CONNECTED, BUT NOT ALL OF IT WORKS",
+            (true, false, true) => "connected, SENDING IS PAUSED",
+            (true, false, false) => "connected",
+            (false, ..) => "NOT CONNECTED",
         };
         let since = prefixed(" since ", link.since.as_deref());
         line!(out, "{:<10} {state}{since}", link.name);
         if let Some(reason) = &link.reason {
             line!(out, "           {}", printable(reason));
         }
-        if !link.up {
+        // A PIN is read at the start only, and a refused one is not tried again.
+        let pin = link
+            .modem
+            .as_ref()
+            .is_some_and(|modem| modem.sim.starts_with("pin"));
+        if !link.up && !pin {
             line!(
                 out,
                 "           It is tried again by itself; nothing needs a restart."

@@ -183,9 +183,12 @@ pub struct LinkStatus {
     /// Connected, and a part of it does not work until somebody mends it.
     #[serde(default)]
     pub faulty: bool,
+    /// Connected, and nothing goes out for a while.
+    #[serde(default)]
+    pub paused: bool,
     /// Since when it is so, ISO 8601.
     pub since: Option<String>,
-    /// Why it is not connected or faulty, and what to do; of a connection that works, what it can lose.
+    /// Why it is not connected, faulty or paused, and what to do; of a connection that works, what it can lose.
     pub reason: Option<String>,
     /// What is known of a modem; `None` for a broker.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -445,13 +445,16 @@ fn link_status(driver: &crate::driver::DriverHandle) -> LinkStatus {
         Link::Starting => (false, None, Some("connecting".to_owned())),
         Link::Up(since) => (true, Some(since.to_iso8601()), None),
         Link::Limited { since, note } => (true, Some(since.to_iso8601()), Some(note.clone())),
-        Link::Faulty { since, reason } => (true, Some(since.to_iso8601()), Some(reason.clone())),
+        Link::Faulty { since, reason } | Link::Paused { since, reason } => {
+            (true, Some(since.to_iso8601()), Some(reason.clone()))
+        }
         Link::Down { since, reason } => (false, Some(since.to_iso8601()), Some(reason.clone())),
     };
     LinkStatus {
         name: driver.name.to_string(),
         up,
         faulty: matches!(*link, Link::Faulty { .. }),
+        paused: matches!(*link, Link::Paused { .. }),
         since,
         reason,
         modem: driver.modem.as_ref().map(|modem| modem.status.borrow().clone()),

@@ -79,6 +79,13 @@ pub enum Link {
         /// Which part, why, and what to do.
         reason: String,
     },
+    /// Connected, and what comes in is taken; nothing goes out for a while.
+    Paused {
+        /// Since when.
+        since: Timestamp,
+        /// Why, until when, and what to do.
+        reason: String,
+    },
     /// Not connected; the reason is for a person.
     Down {
         /// Since when.

@@ -239,7 +239,7 @@ fn obstacle(link: &Link) -> Option<String> {
     match link {
         Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => None,
         Link::Starting => Some("the connection to the hardware is being made".to_owned()),
-        Link::Down { reason, .. } => Some(reason.clone()),
+        Link::Paused { reason, .. } | Link::Down { reason, .. } => Some(reason.clone()),
     }
 }
 

@@ -137,6 +137,15 @@ impl Gateway {
         }
     }
 
+    /// The reason for which sending is paused, once it contains a text.
+    pub(crate) async fn paused(&self, part: &str) {
+        let mut link = self.handle.link.clone();
+        let paused =
+            link.wait_for(|link| matches!(link, Link::Paused { reason, .. } if reason.contains(part)));
+        let paused = timeout(LIMIT, paused).await.map(drop);
+        assert!(paused.is_ok(), "not {part:?}: {:?}", self.handle.link.borrow());
+    }
+
     pub(crate) async fn status(&self, wanted: impl Fn(&ModemStatus) -> bool) -> ModemStatus {
         let mut status = self.handle.modem.clone().unwrap().status;
         let found = timeout(LIMIT, status.wait_for(|status| wanted(status)))

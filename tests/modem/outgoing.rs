@@ -178,7 +178,9 @@ async fn the_daily_cap_holds_what_is_above_it() {
     assert_eq!(gateway.send(TO, "two").await.1, Attempt::Sent);
     let (_, outcome) = gateway.send(TO, "three").await;
     assert!(matches!(outcome, Attempt::NotStarted(_)), "{outcome:?}");
-    gateway.down("the daily cap of 2 parts is reached").await;
+    gateway.paused("the daily cap of 2 parts is reached").await;
+    write(&modem, TO, "meanwhile");
+    gateway.incoming_are(1).await;
     assert_eq!(modem.counts().sent, 2);
     assert_eq!(gateway.status(|status| status.sent_today == 2).await.daily_cap, 2);
     gateway.stop().await;

@@ -66,6 +66,42 @@ async fn a_right_pin_opens_the_sim_and_a_wrong_one_is_tried_once_also_over_a_res
 }
 
 #[tokio::test]
+async fn a_refused_pin_is_tried_once_more_on_another_sim() {
+    let folder = tempfile::tempdir().unwrap();
+    let card = |iccid: &str, pin: &str| Options {
+        pin: Some(pin.to_owned()),
+        iccid: iccid.to_owned(),
+        ..talkative()
+    };
+    let mut config = config(&folder.path().join("modem"));
+    config.pin = Some(Secret::new("1111".to_owned()));
+    let modem = plug(folder.path(), card("8949020000001234567", "4321"));
+    let mut gateway = Gateway::start_with(folder.path(), config.clone());
+    gateway.down("the SIM's PIN was refused").await;
+    gateway.crash().await;
+    modem.stop().await;
+    for pin in ["2222", "1111"] {
+        let modem = plug(folder.path(), card(&format!("893100000000{pin}999"), pin));
+        let mut gateway = Gateway::start_with(folder.path(), config.clone());
+        if pin == "1111" {
+            gateway.up().await;
+        } else {
+            gateway.down("the SIM's PIN was refused").await;
+        }
+        gateway.crash().await;
+        let mut gateway = Gateway::start_with(folder.path(), config.clone());
+        if pin == "1111" {
+            gateway.up().await;
+        } else {
+            gateway.down("the SIM's PIN was refused").await;
+            assert_eq!(modem.with(|engine| engine.wrong_pins()), 1);
+        }
+        gateway.crash().await;
+        modem.stop().await;
+    }
+}
+
+#[tokio::test]
 async fn without_a_network_nothing_is_sent_and_texts_still_arrive() {
     let folder = tempfile::tempdir().unwrap();
     let modem = plug(

@@ -314,6 +314,7 @@ impl Connection {
     }
 
     async fn pin(&mut self, dialogue: &mut Dialogue) {
+        self.edge.card.clone_from(&dialogue.state().iccid);
         match self.edge.pin().await {
             PinState::Enter(pin) => {
                 let elapsed = self.elapsed();
@@ -333,7 +334,7 @@ impl Connection {
             }
             Sim::Unknown | Sim::Ready if !dialogue.is_ready() => {
                 // Settings that are made again take a second: no reason to call it down.
-                if self.edge.is_up() && state.registered().is_registered() {
+                if self.edge.is_connected() && state.registered().is_registered() {
                     return;
                 }
                 Some(PREPARED.to_owned())
@@ -342,7 +343,7 @@ impl Connection {
                 "the modem is not in a network ({}): is the antenna connected and the SIM active?",
                 state.registered().as_str()
             )),
-            Sim::Unknown | Sim::Ready => self.outgoing.obstacle(),
+            Sim::Unknown | Sim::Ready => None,
         };
         match obstacle {
             // Said of a modem that was there before; of a new one "starting" says it.
@@ -351,7 +352,13 @@ impl Connection {
                 self.outgoing.give_back(&reason);
                 self.edge.down(reason);
             }
-            None => self.edge.up(),
+            None => match self.outgoing.obstacle() {
+                Some(reason) => {
+                    self.outgoing.give_back(&reason);
+                    self.edge.pause(reason);
+                }
+                None => self.edge.up(),
+            },
         }
     }
 

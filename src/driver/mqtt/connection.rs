@@ -208,7 +208,11 @@ impl Connection {
                 since = *before;
                 same == reason
             }
-            Link::Starting | Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => false,
+            Link::Starting
+            | Link::Up(_)
+            | Link::Limited { .. }
+            | Link::Faulty { .. }
+            | Link::Paused { .. } => false,
         };
         if known {
             debug!(broker = self.name(), reason, retry_in_s = pause.as_secs(); "Still no connection to the broker");

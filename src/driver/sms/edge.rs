@@ -26,6 +26,8 @@ pub(in crate::driver) struct Edge {
     pub(in crate::driver) incomplete: watch::Receiver<usize>,
     pub(in crate::driver) jobs: mpsc::Receiver<OutgoingJob>,
     pub(in crate::driver) ussd: mpsc::Receiver<UssdJob>,
+    /// The SIM's own number (ICCID), where the modem tells it before the PIN.
+    pub(in crate::driver) card: Option<String>,
     pub(in crate::driver) link: watch::Sender<Link>,
     pub(in crate::driver) status: watch::Sender<ModemStatus>,
     pub(in crate::driver) started: Instant,
@@ -78,19 +80,34 @@ impl Edge {
         }
     }
 
+    /// Whether the modem works, be it that nothing goes out at the moment.
+    pub(in crate::driver) fn is_connected(&self) -> bool {
+        matches!(*self.link.borrow(), Link::Up(_) | Link::Paused { .. })
+    }
+
+    /// Nothing goes out for a while; what comes in does.
+    pub(in crate::driver) fn pause(&self, reason: String) {
+        if let Link::Paused { reason: same, .. } = &*self.link.borrow()
+            && *same == reason
+        {
+            return;
+        }
+        warn!(modem = self.name(), reason = reason.as_str(); "Sending is paused");
+        let since = now();
+        self.link.send_replace(Link::Paused { since, reason });
+    }
+
     pub(in crate::driver) fn down(&self, reason: String) {
         let mut since = now();
-        match &*self.link.borrow() {
-            Link::Down {
-                since: before,
-                reason: same,
-            } => {
-                since = *before;
-                if *same == reason {
-                    return;
-                }
+        if let Link::Down {
+            since: before,
+            reason: same,
+        } = &*self.link.borrow()
+        {
+            since = *before;
+            if *same == reason {
+                return;
             }
-            Link::Starting | Link::Up(_) | Link::Limited { .. } | Link::Faulty { .. } => {}
         }
         warn!(modem = self.name(), reason = reason.as_str(); "The modem cannot be used");
         self.link.send_replace(Link::Down { since, reason });
@@ -157,18 +174,38 @@ impl Edge {
             return PinState::Absent;
         };
         match self.records.get::<Pin>(records::PIN.to_vec()).await {
-            Ok(Some(tried)) if tried.digest == digest => PinState::Refused,
+            Ok(Some(tried)) if tried.digest == digest && !self.is_another_card().await => PinState::Refused,
             Ok(_) if self.remember_pin(false).await => PinState::Enter(pin),
             Ok(_) | Err(_) => PinState::Absent,
         }
+    }
+
+    fn card_hash(&self) -> Option<[u8; 32]> {
+        let card = self.card.as_ref()?;
+        Some(hash(&[&self.records.store.media_secret(), card.as_bytes()]))
+    }
+
+    /// Whether the PIN was tried on another SIM than the one that is in the modem. Only where both are known.
+    async fn is_another_card(&self) -> bool {
+        let tried = self.records.get::<[u8; 32]>(records::CARD.to_vec()).await;
+        matches!((tried, self.card_hash()), (Ok(Some(tried)), Some(present)) if tried != present)
     }
 
     pub(in crate::driver) async fn remember_pin(&self, refused: bool) -> bool {
         let Some(digest) = self.pin_digest() else {
             return false;
         };
-        let written = match put(records::PIN.to_vec(), &Pin { digest, refused }) {
-            Ok(note) => self.records.write(vec![note], false).await,
+        let notes: Result<Vec<_>, _> = [
+            put(records::PIN.to_vec(), &Pin { digest, refused }),
+            self.card_hash().map_or_else(
+                || Ok(remove(records::CARD.to_vec())),
+                |card| put(records::CARD.to_vec(), &card),
+            ),
+        ]
+        .into_iter()
+        .collect();
+        let written = match notes {
+            Ok(notes) => self.records.write(notes, false).await,
             Err(error) => Err(error),
         };
         if let Err(error) = &written {

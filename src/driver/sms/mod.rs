@@ -146,6 +146,7 @@ pub fn spawn(setup: Setup) -> (DriverHandle, impl Future<Output = ()> + Send) {
         incomplete,
         jobs,
         ussd: ussd_jobs,
+        card: None,
         link,
         status,
         started,

@@ -10,6 +10,7 @@
 //! | `n` message | [`Progress`] | the parts of a longer message that have left; they do not leave again |
 //! | `c` | [`Sent`] | parts sent today |
 //! | `p` | [`Pin`] | the PIN that was tried |
+//! | `k` | hash of the SIM's number | the SIM that it was tried on, where the modem says |
 
 use ring::digest::{SHA256, digest};
 use serde::de::DeserializeOwned;
@@ -148,6 +149,7 @@ pub(in crate::driver) fn progress(message: MessageId) -> Vec<u8> {
 
 pub(in crate::driver) const SENT: &[u8] = b"c";
 pub(in crate::driver) const PIN: &[u8] = b"p";
+pub(super) const CARD: &[u8] = b"k";
 
 /// A modem's records in the store.
 #[derive(Clone)]

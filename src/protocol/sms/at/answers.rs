@@ -99,7 +99,12 @@ impl Dialogue {
                     && matches!(
                         command.purpose,
                         Purpose::Step(
-                            Step::Manufacturer | Step::Model | Step::Revision | Step::Imei | Step::Imsi
+                            Step::Manufacturer
+                                | Step::Model
+                                | Step::Revision
+                                | Step::Imei
+                                | Step::Imsi
+                                | Step::Card
                         )
                     )
                 {
@@ -136,6 +141,8 @@ impl Dialogue {
         };
         let is_answer = match step {
             Step::Sim => name == "+CPIN",
+            Step::CardFile => name == "+CRSM",
+            Step::Card => name == "+CCID",
             Step::Functionality => name == "+CFUN",
             Step::Memories => name == "+CPMS",
             Step::Imei => name == "+CGSN",

@@ -42,6 +42,10 @@ pub(super) enum Step {
     Imei,
     Functionality,
     Sim,
+    /// The SIM's own number, from its file.
+    CardFile,
+    /// The same, by a command that many makes have.
+    Card,
     Imsi,
     PduMode,
     Phase2,
@@ -91,6 +95,8 @@ pub(super) fn script() -> VecDeque<Step> {
 pub(super) enum PinStage {
     #[default]
     NotAsked,
+    /// The modem was asked which SIM it is.
+    CardAsked,
     Asked,
     Given,
 }
@@ -107,6 +113,9 @@ impl Step {
             Self::Imei => "AT+CGSN".to_owned(),
             Self::Functionality => "AT+CFUN?".to_owned(),
             Self::Sim => "AT+CPIN?".to_owned(),
+            // EF ICCID, which is read without a PIN (3GPP TS 31.102, section 4.2.; TS 51.011, section 10.1.1).
+            Self::CardFile => "AT+CRSM=176,12258,0,0,10".to_owned(),
+            Self::Card => "AT+CCID".to_owned(),
             Self::Imsi => "AT+CIMI".to_owned(),
             Self::PduMode => "AT+CMGF=0".to_owned(),
             Self::Phase2 => "AT+CSMS=1".to_owned(),
@@ -163,6 +172,13 @@ impl Dialogue {
                 }
             }
             Step::Sim => return self.sim(result, text),
+            Step::CardFile => {
+                self.state.iccid = text.and_then(|text| card_of_file(&text));
+                if self.state.iccid.is_none() {
+                    self.script.push_front(Step::Card);
+                }
+            }
+            Step::Card => self.state.iccid = text.and_then(|text| card(&digits(&text))),
             Step::PduMode => {
                 if let Err(error) = result {
                     return self.insist(step, error, "the modem does not hand over messages as octets");
@@ -243,7 +259,13 @@ impl Dialogue {
                 self.event(Event::SimReady);
             }
             Sim::PinNeeded => match self.pin_stage {
+                // A refused PIN may be the right one of another SIM.
                 PinStage::NotAsked => {
+                    self.pin_stage = PinStage::CardAsked;
+                    self.script.push_front(Step::Sim);
+                    self.script.push_front(Step::CardFile);
+                }
+                PinStage::CardAsked => {
                     self.pin_stage = PinStage::Asked;
                     self.state.sim = Sim::PinNeeded;
                     self.event(Event::PinNeeded);
@@ -320,12 +342,12 @@ impl Dialogue {
         let sim = Memory::new("SM").filter(|sim| readable.contains(sim) && in_all(sim));
         let chosen = sim.or_else(|| readable.iter().copied().find(in_all));
         self.primary = chosen.unwrap_or(self.primary);
-        // What came before the gateway did may lie in another memory. MT is SM and ME together; SR and BM hold no
-        // messages.
+        // What came before the gateway did may lie in another memory, in SR reports. MT is SM and ME together; BM holds
+        // no messages.
         self.to_drain = readable
             .into_iter()
-            .filter(|memory| *memory != self.primary && matches!(memory.as_str(), "SM" | "ME"))
-            .take(2)
+            .filter(|memory| *memory != self.primary && matches!(memory.as_str(), "SM" | "ME" | "SR"))
+            .take(3)
             .collect();
         self.to_drain.push(self.primary);
     }
@@ -353,6 +375,26 @@ impl Dialogue {
             }
         }
     }
+}
+
+/// The number in the answer `144,0,"98941000…"` to a read of the SIM's file: each octet has its digits swapped.
+fn card_of_file(text: &str) -> Option<String> {
+    let fields = fields(text);
+    let octets = fields
+        .get(2)
+        .filter(|_| fields.first().is_some_and(|f| f.text == "144"))?;
+    let pairs = octets.text.as_bytes().chunks_exact(2);
+    let swapped: String = pairs
+        .flat_map(|pair| pair.iter().rev())
+        .map(|digit| char::from(*digit))
+        .collect();
+    card(&swapped)
+}
+
+/// What all ways of asking have in common: some leave out the check digit, some fill up.
+fn card(digits: &str) -> Option<String> {
+    let number: String = digits.chars().take_while(char::is_ascii_digit).take(18).collect();
+    (number.len() == 18).then_some(number)
 }
 
 /// The digits of `+CGSN: "861234567890123"` and of a bare number.

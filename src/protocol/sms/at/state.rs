@@ -127,6 +127,8 @@ pub struct ModemState {
     pub revision: Option<String>,
     /// `AT+CGSN`: the modem's serial number (IMEI).
     pub imei: Option<String>,
+    /// The SIM's own number (ICCID, 18 digits of it); asked for only when the SIM wants its PIN.
+    pub iccid: Option<String>,
     /// `AT+CIMI`: the SIM's subscriber number (IMSI).
     pub imsi: Option<String>,
     /// The SIM.

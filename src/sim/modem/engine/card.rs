@@ -226,8 +226,12 @@ impl Engine {
     /// `+CRSM`: READ BINARY of the card's number and of the network code's length; other files are not found (3GPP TS
     /// 51.011, 9.4 and 10.3).
     fn read_file(&mut self, given: &Parameters) -> Answer {
-        self.need_card()?;
         let (command, file) = (given.required(0)?, given.required(1)?);
+        match self.need_card() {
+            // The card's own number is open to everybody (3GPP TS 51.011, 10.1.1).
+            Err(Refusal::Cme(11 | 12)) if file == 0x2fe2 => {}
+            other => other?,
+        }
         let text = match (command, file) {
             (176, 0x2fe2) => {
                 let digits = format!("{:F<20}", self.options.iccid);

@@ -282,6 +282,7 @@ transcripts!(
     a_restart_after_ctrl_z_leaves_the_outcome_unknown,
     a_restart_before_the_prompt_leaves_nothing_started,
     no_prompt_ends_with_escape_and_nothing_sent,
+    reports_that_a_modem_kept_while_nobody_listened_are_read,
     no_answer_after_ctrl_z_is_unknown_and_never_repeated,
     a_prompt_that_nobody_asked_for_is_left,
     a_full_memory_is_drained,
