@@ -45,6 +45,7 @@ fn config(state: &Path) -> Config {
             clock_wait: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             home: Home::NOWHERE,
+            templates_dir: state.join("templates"),
         },
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),
@@ -79,6 +80,7 @@ fn config(state: &Path) -> Config {
         brokers: Vec::new(),
         devices: Vec::new(),
         modems: Vec::new(),
+        templates: Vec::new(),
         channels: vec![config::Channel {
             id: "desk".parse().unwrap(),
             name: "Front desk".to_owned(),
@@ -132,6 +134,7 @@ fn cost_of_a_page(store: &Store, id: ConversationId) -> (f64, f64) {
         let shown = Conversation {
             id: view.id,
             name: &view.name,
+            avatar_url: None,
             seen: view.seen,
             status: view.status,
             participants: &view.participants,

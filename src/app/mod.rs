@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 pub use tasks::{Pulse, Pulses, Shutdown, Tasks};
 
-use crate::config::{Config, OnUnknown};
+use crate::config::{self, Config, OnUnknown};
 use crate::control::server::{BindError, ControlSocket};
 use crate::control::{Gateway, LinkStatus, ListenerStatus, Live};
 use crate::domain::{ChannelId, Timestamp};
@@ -178,7 +178,7 @@ async fn run_with_store(
         certificate_file,
     });
 
-    let outcome = supervise(&mut tasks, store, &listener_handle, &mut signals).await;
+    let outcome = supervise(&mut tasks, config, store, &listener_handle, &mut signals).await;
     systemd::notify_stopping();
     info!("Stopping: waiting for work in progress");
     let late = tasks.drain(config.gateway.drain_timeout).await;
@@ -191,6 +191,7 @@ async fn run_with_store(
 /// Waits for the stop, a task that breaks off, or a store that has failed; reloads certificates meanwhile.
 async fn supervise(
     tasks: &mut Tasks,
+    config: &Config,
     store: &Store,
     listener: &Handle,
     signals: &mut Signals,
@@ -211,6 +212,7 @@ async fn supervise(
             }
             Ok(()) = signals.reload.changed() => {
                 systemd::notify_reloading();
+                reload_templates(config, listener);
                 match listener.reload() {
                     Ok(()) => info!("Certificates read again"),
                     Err(error) => {
@@ -221,6 +223,17 @@ async fn supervise(
             }
         }
     }
+}
+
+/// Templates that are not usable are left out.
+fn reload_templates(config: &Config, listener: &Handle) {
+    let channels: Vec<ChannelId> = config.channels.iter().map(|channel| channel.id.clone()).collect();
+    let (templates, findings) = config::templates(&config.gateway.templates_dir, &channels);
+    for finding in findings {
+        warn!(finding = finding.to_string().as_str(); "A template is left out");
+    }
+    info!(templates = templates.len(); "Templates read again");
+    listener.set_templates(templates);
 }
 
 async fn wait_for_clock(config: &Config, stop: &mut watch::Receiver<bool>) -> String {

@@ -56,7 +56,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ChannelsCommand,
     },
-    /// List, show or delete stored conversations
+    /// List, show, close, open or delete stored conversations
     Conversations {
         /// What to do
         #[command(subcommand)]
@@ -169,6 +169,21 @@ pub enum ConversationsCommand {
         /// How many messages at most
         #[arg(long, default_value_t = 50)]
         limit: usize,
+    },
+    /// Close a conversation: no answer is taken until the customer writes again
+    Close {
+        /// Its id, as `pipepost conversations list` shows it
+        id: String,
+    },
+    /// Open a closed conversation
+    Open {
+        /// Its id, as `pipepost conversations list` shows it
+        id: String,
+    },
+    /// Mark a conversation as seen
+    Seen {
+        /// Its id, as `pipepost conversations list` shows it
+        id: String,
     },
     /// Delete a conversation, at Pipedrive and here
     Delete {

@@ -262,6 +262,11 @@ impl Session {
         }
     }
 
+    async fn mark(&self, id: &str, mark: &str) -> Result<(), CliError> {
+        let path = format!("/conversations/{}/{mark}", segment(id)?);
+        self.change(Method::POST, &path, None, done).await
+    }
+
     async fn conversations(&self, command: ConversationsCommand) -> Result<(), CliError> {
         match command {
             ConversationsCommand::List { channel, limit } => {
@@ -277,6 +282,9 @@ impl Session {
                 let path = format!("/conversations/{}?limit={limit}", segment(&id)?);
                 self.look(Method::GET, &path, show::conversation).await
             }
+            ConversationsCommand::Close { id } => self.mark(&id, "close").await,
+            ConversationsCommand::Open { id } => self.mark(&id, "open").await,
+            ConversationsCommand::Seen { id } => self.mark(&id, "seen").await,
             ConversationsCommand::Delete { id } => {
                 self.change(
                     Method::DELETE,

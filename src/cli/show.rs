@@ -264,7 +264,11 @@ pub(super) fn conversations(rows: &[ConversationRow]) -> String {
     }
     for row in rows {
         let last = row.last.as_deref().unwrap_or("-");
-        let unseen = if row.seen { "" } else { "  (not answered yet)" };
+        let unseen = match (row.closed, row.seen) {
+            (true, _) => "  (closed)",
+            (false, true) => "",
+            (false, false) => "  (not answered yet)",
+        };
         line!(
             out,
             "{}  {last:<24}  {:<20}  {}{unseen}",

@@ -15,7 +15,7 @@ use super::raw::{self, Size, Span};
 use super::source::{Findings, Place, Source, nearest};
 use super::tree::{Node, Step, Value};
 use super::url;
-use super::{Config, CreatedAt, Gateway, Listener, Log, Pipedrive, Store};
+use super::{Channel, Config, CreatedAt, Gateway, Listener, Log, Pipedrive, Store, Template};
 use crate::domain::Secret;
 use crate::protocol::sms::Home;
 
@@ -47,7 +47,8 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
     let brokers = check.brokers(&mut effective);
     let devices = check.devices(&brokers, &mut effective);
     let modems = check.modems(&mut effective);
-    let channels = check.channels(&devices, &modems, &mut effective);
+    let mut channels = check.channels(&devices, &modems, &mut effective);
+    let templates = check.templates(&gateway, &mut channels, &mut effective);
     if let (Home::NOWHERE, [first, others @ ..]) = (gateway.home, modems.as_slice())
         && others.iter().all(|other| other.home == first.home)
     {
@@ -64,6 +65,7 @@ pub(super) fn check(tree: &Node, findings: &mut Findings, request: &Request) -> 
         devices,
         modems,
         channels,
+        templates,
     };
     (config, effective)
 }
@@ -282,6 +284,7 @@ impl Check<'_> {
         let mut raw: raw::Gateway = self.section("gateway");
         self.resolve_path(&keys!["gateway", "state_dir"], &mut raw.state_dir);
         self.resolve_path(&keys!["gateway", "control_socket"], &mut raw.control_socket);
+        self.resolve_path(&keys!["gateway", "templates_dir"], &mut raw.templates_dir);
         // The kernel's limit of a socket's path is 108 bytes with the terminating zero.
         if raw.control_socket.as_os_str().len() > 107 {
             let hint = Some("a socket's path may have 107 bytes".to_owned());
@@ -314,7 +317,31 @@ impl Check<'_> {
             clock_wait: self.span(&keys!["gateway", "clock_wait"], raw.clock_wait, 0, 3600),
             drain_timeout,
             home: self.home(&keys!["gateway", "country"], raw.country.as_deref()),
+            templates_dir: raw.templates_dir,
         }
+    }
+
+    /// Reads the templates, and offers them on the channels that do not say whether to.
+    fn templates(
+        &mut self,
+        gateway: &Gateway,
+        channels: &mut [Channel],
+        effective: &mut Effective,
+    ) -> Vec<Template> {
+        let mut templates = Vec::new();
+        if !self.files.assumed {
+            let ids: Vec<_> = channels.iter().map(|channel| channel.id.clone()).collect();
+            let (usable, findings) = super::templates(&gateway.templates_dir, &ids);
+            self.findings.list.extend(findings);
+            templates = usable;
+        }
+        for (channel, raw) in channels.iter_mut().zip(&mut effective.channel) {
+            channel.template_support = raw
+                .template_support
+                .unwrap_or_else(|| templates.iter().any(|template| template.is_for(&channel.id)));
+            raw.template_support = Some(channel.template_support);
+        }
+        templates
     }
 
     fn pipedrive(&mut self, effective: &mut Effective) -> Pipedrive {

@@ -324,7 +324,7 @@ impl Check<'_> {
                 modem: raw.modem,
                 avatar_url: raw.avatar_url,
                 provider_type: raw.provider_type,
-                template_support: raw.template_support,
+                template_support: raw.template_support.unwrap_or_default(),
                 on_unknown: match raw.on_unknown {
                     raw::OnUnknown::Fail => OnUnknown::Fail,
                     raw::OnUnknown::Resend => OnUnknown::Resend,

@@ -180,7 +180,7 @@ fn of_key(key: &str, place: Option<&Place>) -> String {
     place.map_or_else(String::new, |_| format!(" of {key:?}"))
 }
 
-fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+pub(super) fn read_limited(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(limit + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

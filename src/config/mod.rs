@@ -12,6 +12,7 @@ mod raw;
 mod reference_tests;
 mod source;
 mod summary;
+mod templates;
 mod tree;
 mod url;
 
@@ -31,6 +32,7 @@ use effective::Effective;
 pub use load::{DEFAULT_FILE, DROP_INS, Loaded, Request, hidden_credentials, load};
 pub use source::{Finding, Location, Severity};
 pub use summary::summary;
+pub use templates::{Template, templates};
 
 /// A public address given on the command line, as `pipedrive.public_url` would be: without a trailing slash.
 ///
@@ -64,6 +66,8 @@ pub struct Config {
     pub modems: Vec<Modem>,
     /// `[[channel]]`
     pub channels: Vec<Channel>,
+    /// The usable files of `gateway.templates_dir`.
+    pub templates: Vec<Template>,
 }
 
 /// `[gateway]`
@@ -82,6 +86,8 @@ pub struct Gateway {
     /// `country`: how numbers without a country code are meant in the address book and of MQTT devices. Without it the
     /// `home_country` that all modems have in common.
     pub home: Home,
+    /// `templates_dir`: message templates, one file each. Default `/etc/pipepost/templates`.
+    pub templates_dir: PathBuf,
 }
 
 /// `[pipedrive]`
@@ -299,7 +305,7 @@ pub struct Channel {
     pub avatar_url: Option<String>,
     /// `provider_type`
     pub provider_type: ProviderType,
-    /// `template_support`
+    /// `template_support`: whether Pipedrive offers templates. By default, whether there are some for the channel.
     pub template_support: bool,
     /// `on_unknown`
     pub on_unknown: OnUnknown,

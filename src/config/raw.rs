@@ -22,6 +22,7 @@ pub(super) struct Gateway {
     pub(super) clock_wait: Span,
     pub(super) drain_timeout: Span,
     pub(super) country: Option<String>,
+    pub(super) templates_dir: PathBuf,
 }
 
 impl Default for Gateway {
@@ -33,6 +34,7 @@ impl Default for Gateway {
             clock_wait: Span::seconds(60),
             drain_timeout: Span::seconds(10),
             country: None,
+            templates_dir: super::templates::DEFAULT_DIR.into(),
         }
     }
 }
@@ -288,8 +290,7 @@ pub(super) struct Channel {
     pub(super) avatar_url: Option<String>,
     #[serde(default)]
     pub(super) provider_type: ProviderType,
-    #[serde(default)]
-    pub(super) template_support: bool,
+    pub(super) template_support: Option<bool>,
     #[serde(default)]
     pub(super) on_unknown: OnUnknown,
     pub(super) own_address: Option<String>,

@@ -67,6 +67,14 @@ pub fn summary(config: &Config, files: &[PathBuf]) -> String {
             channel.name
         ));
     }
+    if !config.templates.is_empty() {
+        let ids: Vec<&str> = config
+            .templates
+            .iter()
+            .map(|template| template.id.as_str())
+            .collect();
+        lines.push(format!("  templates: {}", ids.join(", ")));
+    }
     let mut text = String::new();
     for line in lines {
         // A control character could drive the terminal.

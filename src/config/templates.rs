@@ -75,7 +75,8 @@ pub fn templates(folder: &Path, channels: &[ChannelId]) -> (Vec<Template>, Vec<F
             continue;
         }
         if templates.len() >= MAX_TEMPLATES {
-            let message = format!("there are more than {MAX_TEMPLATES} templates: this and later ones are left out");
+            let message =
+                format!("there are more than {MAX_TEMPLATES} templates: this and later ones are left out");
             findings.file_error(path, message, None);
             break;
         }
@@ -109,7 +110,9 @@ fn files(folder: &Path, findings: &mut Findings) -> Vec<PathBuf> {
             paths.sort();
             paths
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound && folder == Path::new(DEFAULT_DIR) => Vec::new(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && folder == Path::new(DEFAULT_DIR) => {
+            Vec::new()
+        }
         Err(error) => {
             let message = format!("cannot read the folder of templates: {}", in_words(&error));
             findings.file_error(folder.to_owned(), message, None);
@@ -122,7 +125,8 @@ fn template(path: &Path, channels: &[ChannelId], findings: &mut Findings) -> Opt
     let id = path.file_stem()?.to_string_lossy().into_owned();
     let safe = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if id.len() > MAX_ID || !id.chars().all(safe) {
-        let hint = format!("use at most {MAX_ID} of a-z, A-Z, 0-9, \"-\" and \"_\": the name is the template's id");
+        let hint =
+            format!("use at most {MAX_ID} of a-z, A-Z, 0-9, \"-\" and \"_\": the name is the template's id");
         findings.file_error(
             path.to_owned(),
             "this name of a file cannot be an id".to_owned(),
@@ -133,14 +137,22 @@ fn template(path: &Path, channels: &[ChannelId], findings: &mut Findings) -> Opt
     let bytes = match read_limited(path, MAX_FILE_BYTES) {
         Ok(bytes) => bytes,
         Err(error) => {
-            findings.file_error(path.to_owned(), format!("cannot read it: {}", in_words(&error)), None);
+            findings.file_error(
+                path.to_owned(),
+                format!("cannot read it: {}", in_words(&error)),
+                None,
+            );
             return None;
         }
     };
     let text = match String::from_utf8(bytes) {
         Ok(text) if text.len() as u64 <= MAX_FILE_BYTES => text,
         other => {
-            let message = if other.is_ok() { "the file is larger than 64 KiB" } else { "the file is not UTF-8 text" };
+            let message = if other.is_ok() {
+                "the file is larger than 64 KiB"
+            } else {
+                "the file is not UTF-8 text"
+            };
             findings.file_error(path.to_owned(), message.to_owned(), None);
             return None;
         }
@@ -174,8 +186,15 @@ fn check(node: &Node, raw: &Raw, channels: &[ChannelId], findings: &mut Findings
     let mut wrong = |key: &str, message: String, hint: Option<String>| {
         findings.error(node.get(key).map(|value| &value.at), message, hint);
     };
-    if raw.name.trim().is_empty() || raw.name.chars().count() > MAX_NAME || raw.name.chars().any(char::is_control) {
-        wrong("name", format!("\"name\" must have 1 to {MAX_NAME} characters on one line"), None);
+    if raw.name.trim().is_empty()
+        || raw.name.chars().count() > MAX_NAME
+        || raw.name.chars().any(char::is_control)
+    {
+        wrong(
+            "name",
+            format!("\"name\" must have 1 to {MAX_NAME} characters on one line"),
+            None,
+        );
     }
     if !is_language(&raw.language) {
         let hint = Some("write a tag such as \"en\", \"de\" or \"pt-BR\"".to_owned());
@@ -183,10 +202,22 @@ fn check(node: &Node, raw: &Raw, channels: &[ChannelId], findings: &mut Findings
     }
     let length = raw.content.trim().chars().count();
     if length == 0 || length > MAX_CONTENT {
-        wrong("content", format!("\"content\" must have 1 to {MAX_CONTENT} characters, not {length}"), None);
+        wrong(
+            "content",
+            format!("\"content\" must have 1 to {MAX_CONTENT} characters, not {length}"),
+            None,
+        );
     }
-    if raw.content.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
-        wrong("content", "\"content\" holds a control character".to_owned(), None);
+    if raw
+        .content
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
+        wrong(
+            "content",
+            "\"content\" holds a control character".to_owned(),
+            None,
+        );
     }
     for named in raw.channels.iter().filter(|named| !channels.contains(named)) {
         let known = channels.iter().map(ChannelId::as_str);
@@ -194,7 +225,11 @@ fn check(node: &Node, raw: &Raw, channels: &[ChannelId], findings: &mut Findings
             Some(meant) => format!("did you mean {meant:?}?"),
             None => format!("configured channels: {}", known.collect::<Vec<_>>().join(", ")),
         };
-        wrong("channels", format!("there is no [[channel]] with the id {:?}", named.as_str()), Some(hint));
+        wrong(
+            "channels",
+            format!("there is no [[channel]] with the id {:?}", named.as_str()),
+            Some(hint),
+        );
     }
 }
 
@@ -219,20 +254,31 @@ mod tests {
         }
         let (templates, findings) = templates(folder.path(), &["sms".parse().unwrap()]);
         let said: Vec<String> = findings.iter().map(ToString::to_string).collect();
-        let said = said.join("\n\n").replace(&folder.path().display().to_string(), "");
+        let said = said
+            .join("\n\n")
+            .replace(&folder.path().display().to_string(), "");
         (templates, said)
     }
 
     #[test]
     fn templates_come_in_the_order_of_their_files_for_the_channels_that_they_name() {
         let (templates, said) = read(&[
-            ("b.toml", "name='Two'\nlanguage='pt-BR'\ncontent='Olá'\nchannels=['sms']"),
-            ("a.toml", "name='One'\nlanguage='en'\ncontent='''\nHello,\nAnn\n'''\n"),
+            (
+                "b.toml",
+                "name='Two'\nlanguage='pt-BR'\ncontent='Olá'\nchannels=['sms']",
+            ),
+            (
+                "a.toml",
+                "name='One'\nlanguage='en'\ncontent='''\nHello,\nAnn\n'''\n",
+            ),
             (".c.toml", "x"),
             ("d.toml~", "x"),
         ]);
         assert_eq!(said, "");
-        let ids: Vec<_> = templates.iter().map(|t| (t.id.as_str(), t.content.as_str())).collect();
+        let ids: Vec<_> = templates
+            .iter()
+            .map(|t| (t.id.as_str(), t.content.as_str()))
+            .collect();
         assert_eq!(ids, [("a", "Hello,\nAnn"), ("b", "Olá")]);
         let (sms, other) = ("sms".parse().unwrap(), "other".parse().unwrap());
         assert!(templates[0].is_for(&other) && templates[1].is_for(&sms) && !templates[1].is_for(&other));
@@ -243,8 +289,14 @@ mod tests {
         let (templates, said) = read(&[
             ("good.toml", "name='One'\nlanguage='en'\ncontent='Hi'"),
             ("not an id.toml", "name='One'\nlanguage='en'\ncontent='Hi'"),
-            ("language.toml", "name='One'\nlanguage='english please'\ncontent='Hi'"),
-            ("channel.toml", "name='One'\nlanguage='en'\ncontent='Hi'\nchannels=['smss']"),
+            (
+                "language.toml",
+                "name='One'\nlanguage='english please'\ncontent='Hi'",
+            ),
+            (
+                "channel.toml",
+                "name='One'\nlanguage='en'\ncontent='Hi'\nchannels=['smss']",
+            ),
             ("key.toml", "name='One'\nlanguage='en'\ntext='Hi'"),
             ("toml.toml", "name=One"),
             ("empty.toml", "name=' '\nlanguage='en'\ncontent=''"),
@@ -272,7 +324,11 @@ mod tests {
     #[test]
     fn a_folder_that_is_not_there_is_said_unless_nobody_asked_for_it() {
         let (_, findings) = templates(Path::new("/nowhere/templates"), &[]);
-        assert!(findings[0].to_string().contains("folder of templates"), "{}", findings[0]);
+        assert!(
+            findings[0].to_string().contains("folder of templates"),
+            "{}",
+            findings[0]
+        );
     }
 
     #[test]

@@ -230,6 +230,9 @@ pub struct ConversationRow {
     pub last: Option<String>,
     /// Whether an agent has seen it.
     pub seen: bool,
+    /// Whether no answer is taken until the customer writes again.
+    #[serde(default)]
+    pub closed: bool,
 }
 
 /// `GET /conversations/{id}`

@@ -10,8 +10,8 @@ use super::answers::{
 };
 use crate::config::{Channel, Config};
 use crate::domain::{
-    ChannelId, ConversationId, DeliveryState, Direction, IncomingState, Message, OutgoingState,
-    ProviderChannelId, Timestamp,
+    ChannelId, ConversationId, ConversationStatus, DeliveryState, Direction, IncomingState, Message,
+    OutgoingState, ProviderChannelId, Timestamp,
 };
 use crate::driver::Link;
 use crate::metrics;
@@ -61,6 +61,9 @@ impl From<StoreError> for Failure {
         match error {
             StoreError::UnknownConversation | StoreError::UnknownMessage => {
                 Self::not_found(&error.to_string())
+            }
+            StoreError::ConversationClosed => {
+                Self::conflict(&error.to_string()).with_hint("open it first: pipepost conversations open ID")
             }
             StoreError::NoSpace => Self {
                 status: 507,
@@ -353,6 +356,34 @@ impl Gateway {
         })
     }
 
+    /// Closes or opens a conversation, or marks it as seen. Pipedrive reads that with the conversation: nothing tells it.
+    pub async fn mark_conversation(&self, id: &str, mark: &str) -> Result<Done, Failure> {
+        self.live()?;
+        let view = self.view(id, 1).await?;
+        let what = match mark {
+            "close" => {
+                self.store.set_status(view.id, ConversationStatus::Closed).await?;
+                "is closed: no answer is taken until the customer writes again, or `pipepost conversations open`"
+            }
+            "open" => {
+                self.store.set_status(view.id, ConversationStatus::Open).await?;
+                "is open"
+            }
+            "seen" => {
+                self.store.mark_seen(view.id).await?;
+                "is marked as seen"
+            }
+            _ => {
+                return Err(Failure::not_found(
+                    "a conversation can be closed, opened, or seen",
+                ));
+            }
+        };
+        Ok(Done {
+            message: format!("conversation {id} {what}"),
+        })
+    }
+
     /// Deletes a conversation at Pipedrive and here.
     pub async fn delete_conversation(&self, id: &str) -> Result<Done, Failure> {
         let view = self.view(id, 1).await?;
@@ -472,6 +503,7 @@ fn conversation_row(view: &ConversationView) -> ConversationRow {
             .first()
             .map(|message| message.created_at.to_iso8601()),
         seen: view.seen,
+        closed: view.status == ConversationStatus::Closed,
     }
 }
 

@@ -191,6 +191,7 @@ async fn route(
                 .await?,
         ),
         ("GET", ["conversations", id]) => json(&gateway.conversation(id, limit(query)).await?),
+        ("POST", ["conversations", id, mark]) => json(&gateway.mark_conversation(id, mark).await?),
         ("DELETE", ["conversations", id]) => json(&gateway.delete_conversation(id).await?),
         ("GET", ["contacts"]) => json(&gateway.contacts(parameter(query, "after"), limit(query)).await?),
         ("POST", ["contacts"]) => {

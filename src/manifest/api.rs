@@ -1,6 +1,6 @@
 //! The seven endpoints on the store.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use hyper::body::Incoming;
 use hyper::{Request, Response};
@@ -10,7 +10,10 @@ use super::auth::Caller;
 use super::reply::{self, Body};
 use super::service::{Context, Served};
 use super::{clock, post};
-use crate::domain::{AttachmentId, ConversationId, MessageId, ParticipantId, Sequence, Timestamp};
+use crate::domain::{
+    Address, AttachmentId, ConversationId, MessageId, Participant, ParticipantId, Sequence, Timestamp,
+};
+use crate::protocol::avatar::Avatar;
 use crate::protocol::pipedrive::manifest::body::{self, Conversation, ConversationBody, MessageBody};
 use crate::protocol::pipedrive::manifest::{ApiCall, Code, Cursor, Failure, PageRequest, page_request};
 use crate::store::{Activity, ChannelLink, ConversationView, Reader, StoreError};
@@ -46,7 +49,7 @@ pub(super) async fn answer(
         ApiCall::GetSenderById { sender, .. } => {
             read(context, channel, move |view| view.sender(&sender)).await?
         }
-        ApiCall::GetTemplates { .. } => body::no_templates(),
+        ApiCall::GetTemplates { .. } => templates(context, channel),
         ApiCall::GetMessageById {
             conversation,
             message,
@@ -60,6 +63,21 @@ pub(super) async fn answer(
         ApiCall::DeleteChannelById { .. } => unlink(context, channel, now).await?,
     };
     Ok(reply::json(200, body))
+}
+
+fn templates(context: &Context, channel: &Served) -> Vec<u8> {
+    let templates = context.templates.read().unwrap_or_else(PoisonError::into_inner);
+    let of_channel: Vec<_> = templates
+        .iter()
+        .filter(|template| template.is_for(&channel.id))
+        .map(|template| body::Template {
+            id: &template.id,
+            name: &template.name,
+            content: &template.content,
+            language: &template.language,
+        })
+        .collect();
+    body::templates(&of_channel)
 }
 
 /// Runs a read and the writing of its JSON off the async threads.
@@ -130,12 +148,17 @@ impl View<'_> {
             Some(after) => Some(Activity(cursor.decode(after).ok_or_else(bad_cursor)?)),
             None => None,
         };
-        let (views, next) = self
+        let (mut views, next) = self
             .reader
             .conversations(&self.channel.id, page.conversations, before, page.messages)
             .map_err(store_failure)?;
         let link = self.linker(now);
-        let shown: Vec<_> = views.iter().map(|view| self.show(view, &link)).collect();
+        let faces: Vec<_> = views.iter_mut().map(|view| self.add_faces(view)).collect();
+        let shown: Vec<_> = views
+            .iter()
+            .zip(&faces)
+            .map(|(view, face)| self.show(view, face, &link))
+            .collect();
         Ok(body::conversations_page(
             &self.channel.id,
             &shown,
@@ -155,8 +178,13 @@ impl View<'_> {
             )),
             None => None,
         };
-        let view = self.own(id, page.messages, before)?;
-        Ok(body::conversation_page(&self.show(&view, &self.linker(now))))
+        let mut view = self.own(id, page.messages, before)?;
+        let face = self.add_faces(&mut view);
+        Ok(body::conversation_page(&self.show(
+            &view,
+            &face,
+            &self.linker(now),
+        )))
     }
 
     /// A conversation, if it is one of this channel's.
@@ -205,15 +233,35 @@ impl View<'_> {
         if let Some((channel, one)) = found {
             let own = channel == self.channel.id;
             return own
-                .then(|| body::sender(id, &one.name, one.avatar_url.as_deref()))
+                .then(|| body::sender(id, &one.name, Some(&self.face_of(&one))))
                 .ok_or_else(unknown);
         }
         // The stand-in of a conversation in which no customer has written yet.
         if *id == body::first_customer(*conversation) {
             let view = self.own(*conversation, 1, None).map_err(|_| unknown())?;
-            return Ok(body::sender(id, &view.name, None));
+            let face = self.face(&view.name, view.address.as_str());
+            return Ok(body::sender(id, &view.name, Some(&face)));
         }
         Err(unknown())
+    }
+
+    /// A link to a picture of somebody.
+    fn face(&self, name: &str, address: &str) -> String {
+        let context = self.context;
+        Avatar::of(name, address).url(&context.public_url, &context.media_secret)
+    }
+
+    fn face_of(&self, one: &Participant) -> String {
+        self.face(&one.name, one.address.as_ref().map_or("", Address::as_str))
+    }
+
+    /// Gives everyone who takes part a picture. Returns that of the conversation's address, for one in which nobody has
+    /// written.
+    fn add_faces(&self, view: &mut ConversationView) -> String {
+        for one in &mut view.participants {
+            one.avatar_url = Some(self.face_of(one));
+        }
+        self.face(&view.name, view.address.as_str())
     }
 
     fn linker(&self, now: Timestamp) -> impl Fn(AttachmentId) -> String {
@@ -223,11 +271,13 @@ impl View<'_> {
     fn show<'b>(
         &'b self,
         view: &'b ConversationView,
+        face: &'b str,
         link: &dyn Fn(AttachmentId) -> String,
     ) -> ConversationBody<'b> {
         let view = Conversation {
             id: view.id,
             name: &view.name,
+            avatar_url: Some(face),
             seen: view.seen,
             status: view.status,
             participants: &view.participants,

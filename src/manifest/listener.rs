@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use hyper::server::conn::http1;
@@ -24,7 +24,7 @@ use super::guard::{Guard, Limits, Phase, Wire};
 use super::metrics::{Metrics, Snapshot};
 use super::service::{self, Context, READS, Served};
 use super::tls::{CertificateError, Certificates};
-use crate::config::{self, Config};
+use crate::config::{self, Config, Template};
 use crate::domain::ProviderChannelId;
 use crate::store::Store;
 
@@ -89,6 +89,7 @@ pub struct Listener {
 #[derive(Clone)]
 pub struct Handle {
     certificates: Arc<Certificates>,
+    templates: Arc<RwLock<Vec<Template>>>,
     metrics: Arc<Metrics>,
     address: SocketAddr,
     has_credentials: bool,
@@ -98,6 +99,11 @@ impl Handle {
     /// Reads the certificate again (SIGHUP). On an error the old one stays in use.
     pub fn reload(&self) -> Result<(), CertificateError> {
         self.certificates.reload()
+    }
+
+    /// Offers other templates from now on.
+    pub fn set_templates(&self, templates: Vec<Template>) {
+        *self.templates.write().unwrap_or_else(PoisonError::into_inner) = templates;
     }
 
     /// The counters.
@@ -152,8 +158,10 @@ impl Listener {
         let address = socket.local_addr().map_err(bind_error)?;
 
         let metrics = Arc::new(Metrics::default());
+        let templates = Arc::new(RwLock::new(config.templates.clone()));
         let handle = Handle {
             certificates,
+            templates: Arc::clone(&templates),
             metrics: Arc::clone(&metrics),
             address,
             has_credentials: credentials.are_configured(),
@@ -170,6 +178,7 @@ impl Listener {
         });
         let context = Arc::new(Context {
             channels: served.collect(),
+            templates,
             credentials,
             throttle: Throttle::new(),
             reads: Semaphore::new(READS),

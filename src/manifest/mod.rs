@@ -14,6 +14,7 @@
 
 mod api;
 mod auth;
+mod avatar;
 mod clock;
 mod crowd;
 mod files;

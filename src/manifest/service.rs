@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use hyper::body::{Body as _, Incoming};
@@ -17,7 +17,8 @@ use super::auth::{Credentials, Throttle};
 use super::guard::{MAX_HEAD, Phase};
 use super::metrics::Metrics;
 use super::reply::{self, Body};
-use super::{api, clock, files};
+use super::{api, avatar, clock, files};
+use crate::config::Template;
 use crate::domain::{AttachmentId, ChannelId, GatewayId, ProviderChannelId, Timestamp};
 use crate::protocol::media;
 use crate::protocol::pipedrive::manifest::{self, Code, Failure, Route, body::Source};
@@ -53,6 +54,8 @@ pub(super) struct Context {
     pub(super) store: Store,
     pub(super) gateway: GatewayId,
     pub(super) channels: HashMap<ProviderChannelId, Arc<Served>>,
+    /// Replaced as a whole on reload.
+    pub(super) templates: Arc<RwLock<Vec<Template>>>,
     pub(super) credentials: Credentials,
     pub(super) throttle: Throttle,
     /// Keeps the reads of all connections on a few threads.
@@ -106,6 +109,7 @@ fn name(route: &Route) -> &'static str {
         Route::Api(call) => call.name(),
         Route::Health => "health",
         Route::Media(_) => "media",
+        Route::Avatar(_) => "avatar",
         Route::OauthCallback => "oauth",
         Route::NotFound | Route::MethodNotAllowed(_) => "other",
     }
@@ -134,6 +138,7 @@ async fn answer(
         (Route::Api(_), None) => Err(context.throttle.failure().await),
         (Route::Health, _) => Ok(health(context)),
         (Route::Media(link), _) => files::serve(context, &link, request.headers()).await,
+        (Route::Avatar(link), _) => avatar::serve(context, &link),
         (Route::OauthCallback, _) => Err(Failure::new(
             Code::NotFound,
             "this gateway has no OAuth callback yet",

@@ -24,8 +24,8 @@ const PURPOSE: &[u8] = b"pipepost avatar\0";
 
 /// White letters are readable on each of them (WCAG 2.1, contrast of 4.5).
 const COLOURS: [&str; 12] = [
-    "#2f6f9f", "#7a5aa6", "#a8553c", "#2f7a53", "#85651b", "#9b4069", "#3f63b5", "#a1453f", "#4a6f2a", "#167474",
-    "#7d4fa0", "#66615a",
+    "#2f6f9f", "#7a5aa6", "#a8553c", "#2f7a53", "#85651b", "#9b4069", "#3f63b5", "#a1453f", "#4a6f2a",
+    "#167474", "#7d4fa0", "#66615a",
 ];
 
 /// A picture of somebody.
@@ -41,7 +41,11 @@ impl Avatar {
     /// The picture of somebody with this name; the colour comes from the address, and stays when the name changes.
     #[must_use]
     pub fn of(name: &str, address: &str) -> Self {
-        let first = digest(&SHA256, address.as_bytes()).as_ref().first().copied().unwrap_or(0);
+        let first = digest(&SHA256, address.as_bytes())
+            .as_ref()
+            .first()
+            .copied()
+            .unwrap_or(0);
         let colours = u8::try_from(COLOURS.len()).unwrap_or(u8::MAX);
         Self {
             colour: first % colours,
@@ -106,10 +110,10 @@ impl Avatar {
     }
 }
 
-fn tag(secret: &[u8; 32], content: &[u8]) -> hmac::Tag {
+fn tag(secret: &[u8; 32], bytes: &[u8]) -> hmac::Tag {
     let mut context = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, secret));
     context.update(PURPOSE);
-    context.update(content);
+    context.update(bytes);
     context.sign()
 }
 
@@ -178,7 +182,11 @@ mod tests {
 
     #[test]
     fn a_number_is_a_figure_and_a_name_is_letters() {
-        assert!(Avatar::of("+44 7700 900142", "+447700900142").svg().contains("<circle"));
+        assert!(
+            Avatar::of("+44 7700 900142", "+447700900142")
+                .svg()
+                .contains("<circle")
+        );
         let svg = Avatar::of("Ann Smith", "+447700900142").svg();
         assert!(svg.contains(">AS</text>") && !svg.contains("<circle"), "{svg}");
     }
@@ -186,7 +194,10 @@ mod tests {
     #[test]
     fn the_colour_stays_when_the_name_changes_and_differs_between_people() {
         let colour = |name: &str, address: &str| Avatar::of(name, address).colour;
-        assert_eq!(colour("Ann", "+447700900142"), colour("Ann Smith", "+447700900142"));
+        assert_eq!(
+            colour("Ann", "+447700900142"),
+            colour("Ann Smith", "+447700900142")
+        );
         let mut used: Vec<u8> = (0..200).map(|n| colour("Ann", &n.to_string())).collect();
         used.sort_unstable();
         used.dedup();
@@ -197,11 +208,16 @@ mod tests {
     fn white_letters_are_readable_on_every_colour() {
         let channel = |text: &str| {
             let value = f64::from(u8::from_str_radix(text, 16).unwrap()) / 255.0;
-            if value <= 0.039_28 { value / 12.92 } else { ((value + 0.055) / 1.055).powf(2.4) }
+            if value <= 0.039_28 {
+                value / 12.92
+            } else {
+                ((value + 0.055) / 1.055).powf(2.4)
+            }
         };
         for colour in COLOURS {
-            let luminance =
-                0.2126 * channel(&colour[1..3]) + 0.7152 * channel(&colour[3..5]) + 0.0722 * channel(&colour[5..7]);
+            let luminance = 0.2126 * channel(&colour[1..3])
+                + 0.7152 * channel(&colour[3..5])
+                + 0.0722 * channel(&colour[5..7]);
             let contrast = 1.05 / (luminance + 0.05);
             assert!(contrast >= 4.5, "{colour}: {contrast}");
         }
@@ -211,7 +227,11 @@ mod tests {
     fn a_link_of_another_gateway_or_for_a_file_opens_nothing() {
         let link = Avatar::of("Ann", "1").sign(&SECRET);
         assert_eq!(Avatar::verify(&[8; 32], &link), None);
-        let file = crate::protocol::media::sign(&SECRET, crate::domain::AttachmentId(1), crate::domain::Timestamp::from_unix_ms(1));
+        let file = crate::protocol::media::sign(
+            &SECRET,
+            crate::domain::AttachmentId(1),
+            crate::domain::Timestamp::from_unix_ms(1),
+        );
         assert_eq!(Avatar::verify(&SECRET, &file), None);
     }
 

@@ -1,5 +1,6 @@
 //! Bytes and time in, commands out: no tokio, no sockets, no clock.
 
+pub mod avatar;
 pub mod contacts;
 pub mod file;
 pub mod media;

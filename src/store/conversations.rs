@@ -148,6 +148,22 @@ pub(super) fn mark_seen(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, Sto
     Ok(true)
 }
 
+pub(super) fn set_status(
+    tx: &mut Tx<'_>,
+    id: ConversationId,
+    status: ConversationStatus,
+) -> Result<bool, StoreError> {
+    let key = keys::conversation(id);
+    let Some(mut conversation) = tx.load::<Conversation>(&key)? else {
+        return Ok(false);
+    };
+    if conversation.status != status {
+        conversation.status = status;
+        tx.put(key, &conversation)?;
+    }
+    Ok(true)
+}
+
 pub(super) fn delete(tx: &mut Tx<'_>, id: ConversationId) -> Result<bool, StoreError> {
     let key = keys::conversation(id);
     let Some(conversation) = tx.load::<Conversation>(&key)? else {

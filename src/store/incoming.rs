@@ -10,7 +10,9 @@ use super::shared::Shared;
 use super::tx::{Source, Tx};
 use super::types::{Inserted, Queue, UplinkKind};
 use super::{StoreError, keys, refused};
-use crate::domain::{DedupKey, MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped};
+use crate::domain::{
+    ConversationStatus, DedupKey, MessageId, ReceivedMessage, Sequence, Timestamp, Unmapped,
+};
 
 /// Records that no mapping could read: how many are kept.
 const UNMAPPED_KEPT: u64 = 1000;
@@ -63,6 +65,8 @@ pub(super) fn insert(
     let sender = participant_index(&mut conversation, &m.from, m.from_name);
     conversation.route = m.route;
     conversation.seen = false;
+    // Whoever writes wants an answer.
+    conversation.status = ConversationStatus::Open;
     let stored = MessageRecord {
         created_at: Timestamp::trusted(m.device_time, m.received_at),
         stored_at: m.received_at,

@@ -54,8 +54,8 @@ use shared::Shared;
 use tx::{Source, Tx};
 
 use crate::domain::{
-    Address, Attempt, ChannelId, ConversationId, DedupKey, GatewayId, MessageId, Outgoing, ReceivedMessage,
-    StatusReport, Timestamp, Unmapped,
+    Address, Attempt, ChannelId, ConversationId, ConversationStatus, DedupKey, GatewayId, MessageId,
+    Outgoing, ReceivedMessage, StatusReport, Timestamp, Unmapped,
 };
 
 /// Longest text of a message, in bytes.
@@ -343,6 +343,19 @@ impl Store {
     pub async fn mark_seen(&self, id: ConversationId) -> Result<bool, StoreError> {
         self.write(Durability::Lazy, move |tx, _| conversations::mark_seen(tx, id))
             .await
+    }
+
+    /// Closes a conversation, so that no answer is taken, or opens it. It opens again when the customer writes. Durable
+    /// when it returns; `false` when there is none.
+    pub async fn set_status(
+        &self,
+        id: ConversationId,
+        status: ConversationStatus,
+    ) -> Result<bool, StoreError> {
+        self.write(Durability::Synced, move |tx, _| {
+            conversations::set_status(tx, id, status)
+        })
+        .await
     }
 
     /// Pipedrive was answered for a conversation. In memory, bounded.

@@ -13,6 +13,7 @@ mod commands;
 mod demo;
 mod files;
 mod life;
+mod people;
 mod sms;
 mod sms_chaos;
 mod support;

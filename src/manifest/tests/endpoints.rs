@@ -1,8 +1,14 @@
 use super::*;
 use crate::domain::{AttachmentId, Sequence};
+use crate::protocol::avatar::Avatar;
 use crate::protocol::pipedrive::manifest::{Cursor, body::first_customer};
 use crate::store::ChannelLink;
 use serde_json::json;
+
+/// The picture of a customer without a name.
+fn face(gateway: &Gateway, number: &str) -> String {
+    Avatar::of(number, number).url(PUBLIC_URL, &gateway.store.media_secret())
+}
 
 #[tokio::test]
 async fn conversations_are_listed_newest_first_in_exactly_the_documented_shape() {
@@ -21,7 +27,8 @@ async fn conversations_are_listed_newest_first_in_exactly_the_documented_shape()
             "participants": [
                 {"id": "gw-1-desk", "name": "Front desk", "role": "source_user",
                  "avatar_url": "https://example.com/desk.png"},
-                {"id": first_customer(id.conversation).to_string(), "name": number, "role": "end_user"},
+                {"id": first_customer(id.conversation).to_string(), "name": number, "role": "end_user",
+                 "avatar_url": face(&gateway, number)},
             ],
         })
     };
@@ -156,7 +163,9 @@ async fn senders_are_the_channel_itself_and_its_customers() {
     let customer = first_customer(id.conversation).to_string();
     assert_eq!(
         gateway.get(&path("desk", &customer)).await,
-        json!({"success": true, "data": {"id": customer, "name": "+15550001"}})
+        json!({"success": true, "data": {
+            "id": customer, "name": "+15550001", "avatar_url": face(&gateway, "+15550001")
+        }})
     );
     for path in [
         path("yard", &customer),
@@ -335,6 +344,7 @@ async fn a_wrong_method_is_told_the_right_ones() {
         ("/api/channels/gw-1-desk/templates", "GET"),
         ("/healthz", "GET, HEAD"),
         ("/media/abc", "GET, HEAD"),
+        ("/avatar/abc", "GET, HEAD"),
         ("/oauth/callback", "GET, POST, DELETE"),
     ] {
         for method in ["PUT", "PATCH", "OPTIONS", "TRACE", "BREW"] {

@@ -3,6 +3,7 @@
 mod endpoints;
 mod files;
 mod hostile;
+mod people;
 mod posting;
 mod smuggling;
 
@@ -66,6 +67,7 @@ fn config(dir: &TempDir) -> Config {
             clock_wait: Duration::ZERO,
             drain_timeout: Duration::from_secs(10),
             home: crate::protocol::sms::Home::NOWHERE,
+            templates_dir: dir.path().join("templates"),
         },
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),
@@ -104,6 +106,7 @@ fn config(dir: &TempDir) -> Config {
             channel("desk", "Front desk", Some("https://example.com/desk.png")),
             channel("yard", "Yard", None),
         ],
+        templates: Vec::new(),
     }
 }
 

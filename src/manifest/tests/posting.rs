@@ -73,6 +73,20 @@ impl Gateway {
     }
 }
 
+/// An answer of texts alone.
+pub(super) async fn post_fields(gateway: &Gateway, fields: &[(&str, &str)]) -> Answer {
+    let names: Vec<String> = fields
+        .iter()
+        .map(|(name, _)| format!("name=\"{name}\""))
+        .collect();
+    let parts: Vec<_> = names
+        .iter()
+        .zip(fields)
+        .map(|(name, (_, content))| text(name, content))
+        .collect();
+    gateway.post(&parts).await
+}
+
 fn posted(answer: &Answer) -> MessageId {
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     let json = answer.json();

@@ -168,3 +168,50 @@ async fn everyone_in_a_group_has_a_name_of_his_own() {
         .unwrap();
     assert_eq!(view.name, "The Smiths");
 }
+
+#[tokio::test]
+async fn seen_and_closed_are_kept_and_end_when_the_customer_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut store = Store::open(options(&folder)).unwrap();
+    let id = store
+        .insert_incoming(received("+447700900142", "hello"))
+        .await
+        .unwrap()
+        .id()
+        .conversation;
+    let state = |store: &Store| {
+        let view = store.reader().conversation(id, 1, None).unwrap().unwrap();
+        (view.seen, view.status)
+    };
+    assert_eq!(state(&store), (false, ConversationStatus::Open));
+    store.insert_outgoing(outgoing(id, "hello, Ann")).await.unwrap();
+    assert_eq!(state(&store), (true, ConversationStatus::Open));
+    assert!(store.set_status(id, ConversationStatus::Closed).await.unwrap());
+    let refused = store
+        .insert_outgoing(outgoing(id, "one more thing"))
+        .await
+        .unwrap_err();
+    assert!(matches!(refused, StoreError::ConversationClosed), "{refused}");
+    store.close().await;
+    drop(store);
+
+    store = Store::open(options(&folder)).unwrap();
+    assert_eq!(state(&store), (true, ConversationStatus::Closed));
+    store
+        .insert_incoming(received("+447700900142", "are you there?"))
+        .await
+        .unwrap();
+    assert_eq!(state(&store), (false, ConversationStatus::Open));
+    store.mark_seen(id).await.unwrap();
+    store.close().await;
+    drop(store);
+
+    store = Store::open(options(&folder)).unwrap();
+    assert_eq!(state(&store), (true, ConversationStatus::Open));
+    assert!(
+        !store
+            .set_status(ConversationId(1), ConversationStatus::Closed)
+            .await
+            .unwrap()
+    );
+}

@@ -30,6 +30,8 @@ pub struct Conversation<'a> {
     pub id: ConversationId,
     /// What the one is called whom an answer goes to: the customer's name when nobody has written yet.
     pub name: &'a str,
+    /// His picture.
+    pub avatar_url: Option<&'a str>,
     /// Whether somebody has read or answered the last message.
     pub seen: bool,
     /// Whether an answer is possible.
@@ -147,7 +149,7 @@ impl Serialize for Participants<'_> {
                 id: &first_customer(self.view.id).to_string(),
                 name: self.view.name,
                 role: Role::EndUser,
-                avatar_url: None,
+                avatar_url: self.view.avatar_url,
             })?;
         }
         list.end()
@@ -240,10 +242,30 @@ pub fn sender(id: &ParticipantId, name: &str, avatar_url: Option<&str>) -> Vec<u
     })
 }
 
-/// Body of getTemplates: SMS and MQTT have none.
+/// A text that agents can start from.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Template<'a> {
+    /// Unique within the gateway.
+    pub id: &'a str,
+    /// Shown to the agent.
+    pub name: &'a str,
+    /// The text.
+    pub content: &'a str,
+    /// A language tag.
+    pub language: &'a str,
+}
+
+/// Body of getTemplates.
 #[must_use]
-pub fn no_templates() -> Vec<u8> {
-    br#"{"success":true,"data":{"templates":[]}}"#.to_vec()
+pub fn templates(templates: &[Template<'_>]) -> Vec<u8> {
+    #[derive(Serialize)]
+    struct Templates<'a> {
+        templates: &'a [Template<'a>],
+    }
+    json(&Envelope {
+        success: true,
+        data: Templates { templates },
+    })
 }
 
 /// Body of postMessage.
@@ -300,6 +322,7 @@ mod tests {
         let view = Conversation {
             id: ID,
             name: "+15550001",
+            avatar_url: None,
             seen: false,
             status: ConversationStatus::Open,
             participants,
@@ -384,8 +407,20 @@ mod tests {
         let desk: ChannelId = "desk".parse().unwrap();
         assert_eq!(of(done()), json!({"success": true}));
         assert_eq!(
-            of(no_templates()),
+            of(templates(&[])),
             json!({"success": true, "data": {"templates": []}})
+        );
+        let one = Template {
+            id: "thanks",
+            name: "Thanks",
+            content: "Thank you.",
+            language: "en",
+        };
+        assert_eq!(
+            of(templates(&[one])),
+            json!({"success": true, "data": {"templates": [
+                {"id": "thanks", "name": "Thanks", "content": "Thank you.", "language": "en"}
+            ]}})
         );
         assert_eq!(
             of(posted(a_message().id)),

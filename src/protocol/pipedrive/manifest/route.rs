@@ -91,6 +91,8 @@ pub enum Route {
     Health,
     /// `/media/<link>` with the signed part of the link; a file name after it is for people only.
     Media(String),
+    /// `/avatar/<link>` with the signed part of the link.
+    Avatar(String),
     /// `/oauth/callback`
     OauthCallback,
     /// Nothing is there, or an id has a form that this gateway does not make.
@@ -124,6 +126,9 @@ pub fn route(method: &str, path: &str) -> Route {
         [Some("healthz"), None, ..] => allow(method, GET_HEAD, || Some(Route::Health)),
         [Some("media"), Some(link), _, None, ..] => {
             allow(method, GET_HEAD, || decode(link, false).map(Route::Media))
+        }
+        [Some("avatar"), Some(link), None, ..] => {
+            allow(method, GET_HEAD, || decode(link, false).map(Route::Avatar))
         }
         [Some("oauth"), Some("callback"), None, ..] => {
             allow(method, "GET, POST, DELETE", || Some(Route::OauthCallback))
