@@ -23,6 +23,10 @@ fn main() -> std::io::Result<()> {
             let script = out.join("no-unwinding.ld");
             std::fs::write(&script, NO_UNWINDING)?;
             println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", script.display());
+            // Code that an idle gateway does not run lies apart from what runs, so that it is not in memory with it.
+            let layout = Path::new(&var("CARGO_MANIFEST_DIR").unwrap_or_default()).join("src/layout.ld");
+            println!("cargo:rerun-if-changed={}", layout.display());
+            println!("cargo:rustc-link-arg-bins=-Wl,-T,{}", layout.display());
         }
     }
     Ok(())

@@ -23,6 +23,18 @@ persistence false
 max_queued_messages 0
 max_inflight_messages 0
 """
+DEVICE = """[[broker]]
+name = "bench"
+url = "mqtt://127.0.0.1:{broker_port}"
+[[device]]
+name = "modem"
+preset = "sms2mqtt"
+[[channel]]
+id = "sms"
+name = "Bench"
+kind = "mqtt"
+device = "modem"
+"""
 
 
 def in_venv():
@@ -80,17 +92,15 @@ def memory_mb(pid):
 class Site:
     """A mosquitto, a Pipedrive sandbox over TLS and a gateway's configuration, in a folder on the project's disk."""
 
-    def __init__(self, sandbox_program):
+    def __init__(self, sandbox_program, state=None, broker=BROKER, hardware=DEVICE):
+        """`state`: the gateway's folder, elsewhere than beside the rest. `hardware`: what the gateway talks to."""
         self.dir = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "target"))
         self.children = []
         self.broker_port, self.api_port, self.listener_port = free_port(), free_port(), free_port()
-        (self.dir / "mosquitto.conf").write_text(BROKER.format(port=self.broker_port))
-        mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
-        if not mosquitto:
-            raise SystemExit("SKIP: mosquitto is not installed")
-        self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
-        self.state = self.dir / "state"
-        self.state.mkdir()
+        (self.dir / "mosquitto.conf").write_text(broker.format(port=self.broker_port, dir=self.dir))
+        self.broker = self.start_broker()
+        self.state = state or self.dir / "state"
+        self.state.mkdir(exist_ok=True)
         self.ca = self.dir / "sandbox.pem"
         self.url = f"https://localhost:{self.api_port}"
         self.secret("token", "sandbox-token")
@@ -113,18 +123,7 @@ public_url = "https://localhost:{self.listener_port}"
 bind = "127.0.0.1:{self.listener_port}"
 [log]
 level = "warn"
-[[broker]]
-name = "bench"
-url = "mqtt://127.0.0.1:{self.broker_port}"
-[[device]]
-name = "modem"
-preset = "sms2mqtt"
-[[channel]]
-id = "sms"
-name = "Bench"
-kind = "mqtt"
-device = "modem"
-""")
+{hardware.format(broker_port=self.broker_port, dir=self.dir)}""")
         self.start(sandbox_program, "sim", "pipedrive", "--bind", f"127.0.0.1:{self.api_port}",
                    "--ca-out", self.ca, "--gateway-url", f"https://localhost:{self.listener_port}",
                    "--gateway-ca", self.state / "tls" / "self-signed.pem")
@@ -132,30 +131,42 @@ device = "modem"
         wait_for("the sandbox", lambda: self.ca.exists() and listens(self.api_port))
         self.tls = ssl.create_default_context(cafile=str(self.ca))
 
+    def start_broker(self):
+        mosquitto = shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin:/usr/local/sbin")
+        if not mosquitto:
+            raise SystemExit("SKIP: mosquitto is not installed")
+        return self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
+
     def secret(self, name, text):
         path = self.dir / name
         path.touch(mode=0o600)
         path.write_text(text + "\n")
 
-    def start(self, *command):
-        log = (self.dir / "log").open("ab")
-        child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log)
+    def start(self, *command, **options):
+        with (self.dir / "log").open("ab") as log:
+            child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, **options)
         self.children.append(child)
         return child
 
-    def stop(self, child):
-        child.send_signal(signal.SIGTERM)
+    def stop(self, child, how=signal.SIGTERM):
+        child.send_signal(how)
         child.wait()
         self.children.remove(child)
 
-    def gateway(self, program):
+    def gateway(self, program, **options):
         """Starts the gateway and waits until it answers."""
-        child = self.start(program, "--config", self.config, "run")
+        child = self.start(program, "--config", self.config, "run", **options)
         wait_for("the gateway", lambda: child.poll() is None and listens(self.listener_port))
         return child
 
     def ask(self, path):
         with urllib.request.urlopen(f"{self.url}/sandbox/{path}", context=self.tls) as answer:
+            return json.load(answer)
+
+    def tell(self, path, value):
+        """Changes something at the sandbox."""
+        request = urllib.request.Request(f"{self.url}/sandbox/{path}", json.dumps(value).encode(), method="POST")
+        with urllib.request.urlopen(request, context=self.tls) as answer:
             return json.load(answer)
 
     def posts(self):
