@@ -285,6 +285,8 @@ fn summary(core: &Core, limit: u64) -> Value {
     if let Some(summary) = summary.as_object_mut() {
         summary.insert("list".to_owned(), list);
         summary.insert("faults".to_owned(), json!(faults));
+        let oauth = core.oauth(|registry| json!({"app": registry.app.name, "offer": registry.offer}));
+        summary.insert("oauth".to_owned(), json!(oauth));
     }
     summary
 }

@@ -1,4 +1,4 @@
-//! The inbox page: three files, no framework.
+//! The inbox page: four files, no framework.
 
 use hyper::header::HeaderValue;
 use hyper::{Method, Response, StatusCode};
@@ -9,6 +9,7 @@ use super::server::{ReplyBody, reply};
 const HTML: &str = include_str!("page/index.html");
 const CSS: &str = include_str!("page/style.css");
 const SCRIPT: &str = include_str!("page/inbox.js");
+const APP: &str = include_str!("page/app.js");
 
 /// Everything comes from the sandbox itself; nothing runs that is not in the script file.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; \
@@ -23,6 +24,7 @@ pub(super) fn answer(request: &Incoming) -> Response<ReplyBody> {
         "/" => ("text/html; charset=utf-8", HTML),
         "/style.css" => ("text/css; charset=utf-8", CSS),
         "/inbox.js" => ("text/javascript; charset=utf-8", SCRIPT),
+        "/app.js" => ("text/javascript; charset=utf-8", APP),
         _ => return reply(StatusCode::NOT_FOUND, "text/plain", "there is nothing here\n"),
     };
     let mut response = reply(StatusCode::OK, kind, body);

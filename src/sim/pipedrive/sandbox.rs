@@ -13,7 +13,7 @@ use super::client::Gateway;
 use super::core::{Core, Parts};
 use super::faults::Faults;
 use super::limits::Limits;
-use super::oauth::{App, Decision, Rules, Visit};
+use super::oauth::{App, Decision, Offer, Rules, Visit};
 use super::paging::{History, PageSize};
 use super::probes::Probe;
 use super::state::{Counters, State, Violation};
@@ -327,6 +327,31 @@ impl Sandbox {
     /// Forgets what was spent of the daily budget.
     pub fn new_day(&self) {
         self.core.limiter().new_day();
+    }
+
+    /// Shows an authorization URL on the page, until somebody has allowed it. `by_itself` is how long the page says that
+    /// it takes without a click; taking it is the caller's, see [`decide`](Self::decide).
+    pub fn offer(&self, url: &str, by_itself: Option<Duration>) {
+        // The page's own address: a browser does not trust the other one's certificate.
+        let path = url
+            .split_once("://")
+            .and_then(|(_, rest)| rest.find('/').and_then(|at| rest.get(at..)))
+            .unwrap_or_default();
+        let wait = by_itself.map(|wait| i64::try_from(wait.as_millis()).unwrap_or(i64::MAX));
+        let offer = Offer {
+            path: path.to_owned(),
+            by_itself_at: wait.map(|wait| super::core::now_ms().saturating_add(wait)),
+        };
+        self.core.oauth(|registry| registry.offer = Some(offer));
+        self.core.change(|_| ());
+    }
+
+    /// Whether somebody has installed the app.
+    #[must_use]
+    pub fn is_connected(&self) -> bool {
+        self.core
+            .oauth(|registry| registry.installations().next().is_some())
+            .unwrap_or(true)
     }
 
     /// Opens an authorization URL, decides as a user (none = who is signed in), and goes where the browser is sent.

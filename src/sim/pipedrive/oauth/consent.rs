@@ -21,13 +21,14 @@ pub(super) fn page(status: StatusCode, main: &str, redirect_uri: &str) -> Respon
     let mut response = reply(status, "text/html; charset=utf-8", html);
     let target = origin(redirect_uri);
     let policy = format!(
-        "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; base-uri 'none'; \
+        "default-src 'none'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-src 'self'; base-uri 'none'; \
          frame-ancestors 'none'; form-action 'self' {target}"
     );
     for (name, value) in [
         ("content-security-policy", policy.as_str()),
         ("x-content-type-options", "nosniff"),
-        ("referrer-policy", "no-referrer"),
+        // With "no-referrer" a browser would send the form with `Origin: null`, which is refused.
+        ("referrer-policy", "same-origin"),
     ] {
         if let Ok(value) = HeaderValue::from_str(value) {
             response.headers_mut().insert(name, value);

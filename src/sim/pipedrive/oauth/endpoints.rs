@@ -124,7 +124,7 @@ async fn decided(core: &Arc<Core>, request: &Incoming) -> Response<ReplyBody> {
     note(core, request, 302, Verdict::Ok, &location);
     if core.oauth(|registry| registry.app.rules.carry) == Some(true) {
         let visit = core.visit(&location).await;
-        return consent::page(StatusCode::OK, &consent::carried(&visit), "'none'");
+        return consent::page(StatusCode::OK, &consent::carried(&visit), "");
     }
     let mut response = reply(StatusCode::FOUND, "text/plain", "");
     if let Ok(location) = HeaderValue::from_str(&location) {
@@ -135,7 +135,7 @@ async fn decided(core: &Arc<Core>, request: &Incoming) -> Response<ReplyBody> {
 
 fn refused(core: &Core, request: &Incoming, why: &str) -> Response<ReplyBody> {
     note(core, request, 400, Verdict::Refused, why);
-    consent::page(StatusCode::BAD_REQUEST, &consent::error(why), "'none'")
+    consent::page(StatusCode::BAD_REQUEST, &consent::error(why), "")
 }
 
 impl Core {

@@ -17,6 +17,8 @@ const SWITCHES = [
   ["unauthorized", "Token refused", "switch"],
   ["admin_only", "User is no admin", "switch"],
   ["budget_empty", "Daily budget spent", "switch"],
+  ["oauth_down", "OAuth server down", "switch"],
+  ["oauth_drop_after", "Token answer lost", "switch"],
 ];
 const RATES = [[0, "never"], [0.1, "10 %"], [0.3, "30 %"], [0.5, "50 %"], [1, "always"]];
 
@@ -495,7 +497,7 @@ function chooseTab(tab) {
 function moveTabs(event) {
   const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
   if (!step) return;
-  const tabs = [...document.querySelectorAll("[role=tab]")];
+  const tabs = [...document.querySelectorAll("[role=tab]:not([hidden])")];
   const next = tabs[(tabs.indexOf(document.activeElement) + step + tabs.length) % tabs.length];
   chooseTab(next);
   next.focus();
@@ -530,6 +532,7 @@ async function refresh() {
         plural(summary.messages, "message") + " · " + plural(numbers.calls, "call") + budget;
       showList(summary);
       paintFaults(summary.faults);
+      await window.showApp(summary.oauth);
       const row = open && summary.list.find((c) => c.channel === open.channel && c.id === open.id);
       if (row && row.unread && document.visibilityState === "visible") {
         await ask("POST", "seen", { channel: open.channel, conversation: open.id });
@@ -583,5 +586,7 @@ makeFaults();
 const from = new URLSearchParams(location.hash.slice(1));
 if (from.get("conversation")) choose(from.get("channel") || "", from.get("conversation"));
 // `live=off` shows the present state once: a browser that takes a picture waits for the end of all requests.
-if (from.get("live") !== "off") listen();
-refresh();
+document.addEventListener("DOMContentLoaded", () => {
+  if (from.get("live") !== "off") listen();
+  refresh();
+});

@@ -116,6 +116,7 @@ fn the_page_and_its_files_are_served_with_a_policy_that_forbids_foreign_scripts(
         ("/", "text/html"),
         ("/style.css", "text/css"),
         ("/inbox.js", "text/javascript"),
+        ("/app.js", "text/javascript"),
     ] {
         let got = get(&sandbox, path);
         assert_eq!(got.status, 200, "{path}");
@@ -131,7 +132,7 @@ fn the_page_and_its_files_are_served_with_a_policy_that_forbids_foreign_scripts(
 
 #[test]
 fn the_page_never_makes_markup_of_text() {
-    let script = include_str!("../page/inbox.js");
+    let script = concat!(include_str!("../page/inbox.js"), include_str!("../page/app.js"));
     for forbidden in [
         "innerHTML",
         "outerHTML",
