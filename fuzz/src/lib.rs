@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use pipepost::config::{self, Request};
 use pipepost::domain::{AttachmentId, ChannelId, ConversationId, MessageId, ParticipantId, Timestamp};
+use pipepost::protocol::avatar::Avatar;
 use pipepost::protocol::contacts::{self, Book, Item};
 use pipepost::protocol::file::{self, clean_name};
 use pipepost::protocol::media;
@@ -147,6 +148,7 @@ pub fn manifest(bytes: &[u8]) {
     black_box(route(method, path));
     black_box(page_request(query));
     black_box(media::verify(&[7; 32], path, NOW).is_ok());
+    black_box(Avatar::verify(&[7; 32], path).is_some_and(|avatar| avatar.svg().is_empty()));
     black_box(Cursor::Messages(ConversationId(1)).decode(query));
     black_box(path.parse::<ConversationId>().is_ok());
     black_box(path.parse::<MessageId>().is_ok());

@@ -73,7 +73,7 @@ fn a_customers_text_reaches_the_inbox_and_the_answer_reaches_the_device() {
             .map(|p| p.name.clone())
             .collect::<Vec<_>>()
     });
-    assert!(shown.contains(&"+31612345678".to_owned()), "{shown:?}");
+    assert!(shown.contains(&"+31 6 12345678".to_owned()), "{shown:?}");
     assert!(
         site.output(&["conversations", "show", &conversation])
             .contains(&message)

@@ -17,6 +17,7 @@ use crate::domain::{
     Address, ChannelId, DedupKey, DeviceStatus, MessageId, Outgoing, ReceivedMessage, StatusReport,
     StatusTarget, Timestamp,
 };
+use crate::protocol::contacts::clean_name;
 
 /// Longest id of a device that is kept as it is, in bytes; a longer one is hashed.
 const MAX_DEVICE_ID: usize = 128;
@@ -325,14 +326,10 @@ impl InBlock {
             None => None,
         };
         let group = group.map(|group| address("group", &group)).transpose()?;
-        let from_name = match &self.from_name {
-            Some(name) => name
-                .get(document)
-                .ok()
-                .flatten()
-                .filter(|name| !name.trim().is_empty()),
-            None => None,
-        };
+        let from_name = self
+            .from_name
+            .as_ref()
+            .and_then(|name| clean_name(&name.get(document).ok().flatten()?));
         let (text, attachments) = self.files.read_with_text(self.text.as_ref(), document)?;
         // A broken clock of the device is no reason to lose its message.
         let device_time = self

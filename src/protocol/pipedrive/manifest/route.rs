@@ -383,6 +383,8 @@ mod tests {
         assert_eq!(route("HEAD", "/healthz"), Route::Health);
         assert_eq!(route("POST", "/healthz"), Route::MethodNotAllowed("GET, HEAD"));
         assert_eq!(route("GET", "/media/abc"), Route::Media("abc".to_owned()));
+        assert_eq!(route("HEAD", "/avatar/abc"), Route::Avatar("abc".to_owned()));
+        assert_eq!(route("GET", "/avatar/abc/x"), Route::NotFound);
         assert_eq!(
             route("HEAD", "/media/abc/roof.jpg"),
             Route::Media("abc".to_owned())
