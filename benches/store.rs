@@ -17,10 +17,16 @@ use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use pipepost::domain::{Address, ChannelId, ConversationId, DedupKey, ReceivedMessage, Timestamp};
 use pipepost::store::{Inserted, Options, Queue, Store};
+
+#[path = "store/table.rs"]
+mod table;
+
+use table::{Table, limit, target};
 
 const NOW: i64 = 1_772_355_600_000;
 const TEXT_BYTES: usize = 240;
@@ -52,6 +58,8 @@ fn main() {
     for messages in sizes {
         let state = folder.path().join(format!("state-{messages}"));
         let store = Store::open(Options::new(&state)).unwrap();
+        *STATE.lock().unwrap() = Some(state.clone());
+        RENEWED.lock().unwrap().clear();
         let conversations = conversations_of(messages);
         let begun = Instant::now();
         let before = written();
@@ -62,6 +70,14 @@ fn main() {
             &format!("{messages} messages, delivered and packed"),
             format!("{took:.0} s"),
             &format!("{cost:.0} device bytes per message, packing included"),
+        );
+        let renewed = std::mem::take(&mut *RENEWED.lock().unwrap());
+        table.row(
+            "  database written anew",
+            format!("{} times", renewed.len()),
+            &renewed.last().map_or_else(String::new, |size| {
+                format!("to {:.1} MB the last time", *size as f64 / 1e6)
+            }),
         );
         let (list, page) = runtime.block_on(pages(&store));
         let (first_list, first_page) = *small.get_or_insert((list, page));
@@ -108,7 +124,9 @@ fn writes(table: &mut Table, runtime: &tokio::runtime::Runtime, folder: &Path, m
     let singles = (messages / 50).clamp(200, 2700) / ROUNDS;
     let many = singles * 8;
     let raw_file = raw_file(folder);
-    let store = Store::open(Options::new(folder.join("state-writes"))).unwrap();
+    let state = folder.join("state-writes");
+    let store = Store::open(Options::new(&state)).unwrap();
+    *STATE.lock().unwrap() = Some(state.clone());
     let (mut raw, mut one, mut wide) = (Vec::new(), Vec::new(), Vec::new());
     let (mut trickle, mut burst) = (0, 0);
     let mut stored = 0;
@@ -257,45 +275,6 @@ impl Arguments {
     }
 }
 
-#[derive(Default)]
-struct Table(Vec<[String; 3]>);
-
-impl Table {
-    fn row(&mut self, name: &str, value: String, note: &str) {
-        self.0.push([name.to_owned(), value, note.to_owned()]);
-    }
-
-    /// Runs this program again in a process of its own.
-    fn child(&mut self, mode: &str, state: &Path, messages: u64) {
-        let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args([mode, state.to_str().unwrap(), &messages.to_string()])
-            .output()
-            .unwrap();
-        for line in String::from_utf8_lossy(&output.stdout).lines() {
-            let cells: Vec<_> = line.split('|').collect();
-            self.row(cells[0], cells[1].to_owned(), cells.get(2).unwrap_or(&""));
-        }
-    }
-
-    fn print(&self) {
-        for [name, value, note] in &self.0 {
-            println!("{name:<42} {value:>22}   {note}");
-        }
-    }
-}
-
-fn verdict(good: bool) -> &'static str {
-    if good { "ok" } else { "MISSED" }
-}
-
-fn target(ratio: f64, wanted: f64, good: bool, unit: &str) -> String {
-    format!("{ratio:.2} {unit} (target {wanted}) {}", verdict(good))
-}
-
-fn limit(value: f64, limit: f64) -> String {
-    format!("at most {limit:.0} {}", verdict(value <= limit))
-}
-
 /// Bytes that this process caused to be written to a device.
 fn written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
@@ -426,7 +405,24 @@ async fn settle(store: &Store, stored: u64) {
         }
         tasks.join_all().await;
     }
-    while store.maintain(received_at(stored)).await.unwrap().more {}
+    maintain(store, received_at(stored)).await;
+}
+
+/// How often the database was written anew, and how large its file was then.
+static STATE: Mutex<Option<PathBuf>> = Mutex::new(None);
+static RENEWED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
+
+async fn maintain(store: &Store, now: Timestamp) {
+    loop {
+        let round = store.maintain(now).await.unwrap();
+        if round.renewed > 0 {
+            let folder = STATE.lock().unwrap().clone().unwrap();
+            RENEWED.lock().unwrap().push(size(&folder.join("store")));
+        }
+        if !round.more {
+            return;
+        }
+    }
 }
 
 async fn fill(store: &Store, until: u64, conversations: u64) {
@@ -451,7 +447,7 @@ async fn fill(store: &Store, until: u64, conversations: u64) {
     }
     // Everyone rests: what is left is packed too.
     let rested = received_at(stored + 240);
-    while store.maintain(rested).await.unwrap().more {}
+    maintain(store, rested).await;
 }
 
 fn p50(mut times: Vec<f64>) -> f64 {

@@ -2,7 +2,8 @@
 //!
 //! `write DIR` stores until it is killed and prints each acknowledged message; `check DIR` reads such lines and
 //! looks for every one of them. `control-write` and `control-check` do the same with sled's own flush alone, to
-//! show that the trial can fail. `fill DIR` runs a small file system full.
+//! show that the trial can fail. `fill DIR` runs a small file system full; `full-copy DIR` does so while the database
+//! is written anew.
 
 #![allow(
     clippy::print_stdout,
@@ -27,7 +28,7 @@ const NOW: i64 = 1_772_355_600_000;
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [mode, folder] = arguments.as_slice() else {
-        println!("usage: store_trial write|check|control-write|control-check|fill DIR");
+        println!("usage: store_trial write|check|control-write|control-check|fill|full-copy DIR");
         return ExitCode::from(64);
     };
     let folder = Path::new(folder);
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         "control-write" => control_write(folder),
         "control-check" => control_check(folder),
         "fill" => runtime.block_on(fill(folder)),
+        "full-copy" => runtime.block_on(full_copy(folder)),
         _ => 1,
     };
     if lost == 0 {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
 fn options(folder: &Path) -> Options {
     Options {
         disk_reserve: 4 << 20,
+        renew_bytes: 1 << 20,
         ..Options::new(folder)
     }
 }
@@ -88,7 +91,11 @@ fn say(line: &str) {
 
 /// Writers of several kinds at once; every line that it prints is a promise.
 async fn write(folder: &Path) -> usize {
-    let store = Store::open(options(folder)).unwrap();
+    let store = Store::open(Options {
+        renew_bytes: 0,
+        ..options(folder)
+    })
+    .unwrap();
     let first = store.counts().messages;
     let mut tasks = tokio::task::JoinSet::new();
     for writer in 0..12_u64 {
@@ -150,7 +157,9 @@ async fn write(folder: &Path) -> usize {
                     store.uplink_done(item.message.id, item.revision).await.unwrap();
                 }
             }
-            store.maintain(rested).await.unwrap();
+            if store.maintain(rested).await.unwrap().renewed > 0 {
+                say("renewed\n");
+            }
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
@@ -299,4 +308,75 @@ async fn fill(folder: &Path) -> usize {
     );
     store.close().await;
     0
+}
+
+/// Others fill the disk to the last byte while the database is written anew: the old one goes on.
+async fn full_copy(folder: &Path) -> usize {
+    let filler = folder.join("filler");
+    let rested = Timestamp::from_unix_ms(NOW + 10_000_000_000);
+    let folders = |folder: &Path| {
+        let found = std::fs::read_dir(folder).unwrap();
+        let names = found.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| name.starts_with("store@")).count()
+    };
+    let mut stored = Vec::new();
+    let (mut given_up, mut renewed) = (0, 0);
+    for round in 0..8_u64 {
+        let store = Store::open(options(folder)).unwrap();
+        for number in round * 1000..round * 1000 + 700 {
+            stored.push((store.insert_incoming(message(number)).await.unwrap().id(), number));
+        }
+        let filling = {
+            let (folder, filler) = (folder.to_owned(), filler.clone());
+            std::thread::spawn(move || {
+                let begun = Instant::now();
+                while folders(&folder) < 2 && begun.elapsed() < Duration::from_secs(5) {}
+                let mut file = std::fs::File::create(&filler).unwrap();
+                while file.write_all(&[0; 8192]).is_ok() {}
+                while file.write_all(&[0; 512]).is_ok() {}
+            })
+        };
+        while store.maintain(rested).await.unwrap().more {}
+        filling.join().unwrap();
+        while store.maintain(rested).await.unwrap().more {}
+        if folders(folder) != 1 || store.failed().borrow().is_some() {
+            println!(
+                "the disk was full and the store has stopped: {:?}",
+                *store.failed().borrow()
+            );
+            return 1;
+        }
+        std::fs::remove_file(&filler).unwrap();
+        let begun = Instant::now();
+        while store.insert_incoming(message(round * 1000 + 999)).await.is_err() {
+            assert!(
+                begun.elapsed() < Duration::from_secs(10),
+                "it did not recover by itself"
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        store.close().await;
+        drop(store);
+        // The next start tries again.
+        let store = Store::open(options(folder)).unwrap();
+        let mut now = 0;
+        loop {
+            let round = store.maintain(rested).await.unwrap();
+            now += round.renewed;
+            if !round.more {
+                break;
+            }
+        }
+        renewed += now;
+        given_up += u64::from(now > 0);
+        for (id, number) in &stored {
+            assert_eq!(
+                store.reader().message(*id).unwrap().unwrap().1.text,
+                text(*number)
+            );
+        }
+        store.close().await;
+    }
+    println!("8 copies on a disk that ran full: {given_up} given up and made later ({renewed})");
+    usize::from(given_up == 0)
 }

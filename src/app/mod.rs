@@ -75,6 +75,7 @@ pub fn store_options(config: &Config) -> store::Options {
         retain_for: config.store.retain_for,
         retain_bytes: config.store.retain_bytes,
         home: config.gateway.home,
+        ..store::Options::new(&config.gateway.state_dir)
     }
 }
 

@@ -28,7 +28,7 @@ use crate::domain::ConversationId;
 /// A file is closed when it would become larger than this.
 const FILE_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 8 << 20 };
 /// Files that are kept open for reading.
-const OPEN_FILES: usize = 8;
+const OPEN_FILES: usize = 128;
 /// Length and checksum.
 const FRAME_HEAD: usize = 8;
 /// Longest record that is believed.

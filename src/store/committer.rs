@@ -18,6 +18,9 @@ use log::{error, warn};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::StoreError;
+use super::generations::Generation;
+use super::records::HeadRecord;
+use super::renewal::Copy;
 use super::shared::Shared;
 use super::tx::{Archived, Effects, Tx, Writes, broken};
 
@@ -49,6 +52,11 @@ enum Order {
         durability: Durability,
         permit: OwnedSemaphorePermit,
     },
+    /// Something about the database itself, between two commits.
+    Inside {
+        run: Box<dyn FnOnce(&mut Worker) + Send>,
+        permit: OwnedSemaphorePermit,
+    },
     /// Sync what is lazy, answer, end.
     Close(oneshot::Sender<()>),
 }
@@ -60,12 +68,8 @@ pub(super) struct Committer {
 }
 
 impl Committer {
-    pub(super) fn start(shared: Arc<Shared>, db_file: File) -> std::io::Result<Self> {
-        let blobs = Blobs {
-            folder: shared.options.state_dir.join("store").join("blobs"),
-            synced: HashSet::new(),
-            changed: None,
-        };
+    pub(super) fn start(shared: Arc<Shared>, generation: Generation) -> std::io::Result<Self> {
+        let blobs = Blobs::of(&generation);
         // One more for `Close`, which takes no place.
         let (orders, receiver) = sync_channel(CAPACITY + 1);
         std::thread::Builder::new()
@@ -73,9 +77,10 @@ impl Committer {
             .spawn(move || {
                 Worker {
                     shared,
-                    db_file,
+                    generation,
                     unsynced_since: None,
                     blobs,
+                    copy: None,
                 }
                 .run(&receiver);
             })?;
@@ -117,6 +122,23 @@ impl Committer {
         receiver.await.map_err(|_| StoreError::Closed)?
     }
 
+    /// Runs something on the committer's thread, between two commits.
+    pub(super) async fn inside<T: Send + 'static>(
+        &self,
+        run: impl FnOnce(&mut Worker) -> T + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let permit = Arc::clone(&self.places)
+            .acquire_owned()
+            .await
+            .map_err(|_| StoreError::Closed)?;
+        let (sender, receiver) = oneshot::channel();
+        let run = Box::new(move |worker: &mut Worker| drop(sender.send(run(worker))));
+        self.orders
+            .try_send(Order::Inside { run, permit })
+            .map_err(|_| StoreError::Closed)?;
+        receiver.await.map_err(|_| StoreError::Closed)
+    }
+
     /// Ends the thread after a last sync. Later operations are answered with [`StoreError::Closed`].
     pub(super) async fn close(&self) {
         self.places.close();
@@ -127,17 +149,18 @@ impl Committer {
     }
 }
 
-struct Worker {
-    shared: Arc<Shared>,
-    /// A second handle of sled's file, for the sync that sled does not do.
-    db_file: File,
-    unsynced_since: Option<Instant>,
-    blobs: Blobs,
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) generation: Generation,
+    pub(super) unsynced_since: Option<Instant>,
+    pub(super) blobs: Blobs,
+    /// While the database is written anew.
+    pub(super) copy: Option<Copy>,
 }
 
 /// sled writes a page beyond a quarter of a segment into a file of its own and never syncs it. The layout avoids
 /// such pages; should one appear all the same, it is synced here before the log that names it.
-struct Blobs {
+pub(super) struct Blobs {
     folder: PathBuf,
     synced: HashSet<OsString>,
     /// When the folder had changed last when it was looked at.
@@ -149,7 +172,15 @@ struct Blobs {
 const TICKS: Duration = Duration::from_secs(2);
 
 impl Blobs {
-    fn sync(&mut self) -> std::io::Result<()> {
+    pub(super) fn of(generation: &Generation) -> Self {
+        Self {
+            folder: generation.folder.join("blobs"),
+            synced: HashSet::new(),
+            changed: None,
+        }
+    }
+
+    pub(super) fn sync(&mut self) -> std::io::Result<()> {
         let changed = std::fs::metadata(&self.folder)?.modified()?;
         if self.changed == Some(changed) && changed.elapsed().is_ok_and(|ago| ago > TICKS) {
             return Ok(());
@@ -182,7 +213,9 @@ impl Worker {
                 Some(since) => orders.recv_timeout(LAZY_SYNC.saturating_sub(since.elapsed())),
             };
             let mut closing = None;
+            let mut inside = None;
             match first {
+                Ok(Order::Inside { run, permit }) => inside = Some((run, permit)),
                 Ok(Order::Close(answer)) => closing = Some(answer),
                 Ok(Order::Run {
                     run,
@@ -197,6 +230,10 @@ impl Worker {
                                 durability,
                                 permit,
                             }) => group.push((run, durability, permit)),
+                            Ok(Order::Inside { run, permit }) => {
+                                inside = Some((run, permit));
+                                break;
+                            }
                             Ok(Order::Close(answer)) => {
                                 closing = Some(answer);
                                 break;
@@ -208,6 +245,10 @@ impl Worker {
                 }
                 Err(RecvTimeoutError::Timeout) => self.sync_lazy(),
                 Err(RecvTimeoutError::Disconnected) => return self.sync_lazy(),
+            }
+            if let Some((run, permit)) = inside {
+                drop(permit);
+                run(&mut self);
             }
             if let Some(answer) = closing {
                 self.sync_lazy();
@@ -221,6 +262,7 @@ impl Worker {
 
     fn commit(&mut self, group: Vec<(Run, Durability, OwnedSemaphorePermit)>) {
         let failed = self.shared.failure();
+        let tree = self.shared.tree();
         let before = self.shared.head();
         let mut head = before.clone();
         let mut writes = Writes::new();
@@ -231,7 +273,7 @@ impl Worker {
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
         for (run, durability, permit) in group {
             drop(permit);
-            let mut tx = Tx::new(&self.shared.tree, &self.shared.archive, &writes, head.clone());
+            let mut tx = Tx::new(&tree, &self.shared.archive, &writes, head.clone());
             let (answer, accepted) = run(&mut tx);
             let (own, own_head, own_effects) = tx.finish();
             if accepted && result.is_ok() {
@@ -241,14 +283,14 @@ impl Worker {
                 effects.absorb(own_effects);
             }
             if writes.len() >= BATCH_KEYS && result.is_ok() {
-                result = self.shared.write(std::mem::take(&mut writes), Some(&head));
+                result = self.write(std::mem::take(&mut writes), Some(&head));
                 written = true;
             }
             answers.push(answer);
         }
         if !writes.is_empty() && result.is_ok() {
             let changed = head != before;
-            result = self.shared.write(writes, changed.then_some(&head));
+            result = self.write(writes, changed.then_some(&head));
             written = true;
         }
         if written && result.is_ok() {
@@ -267,12 +309,19 @@ impl Worker {
         }
     }
 
+    fn write(&mut self, writes: Writes, head: Option<&HeadRecord>) -> Result<(), StoreError> {
+        if let Some(copy) = &mut self.copy {
+            copy.note(writes.keys(), head.is_some());
+        }
+        self.shared.write(writes, head)
+    }
+
     /// Makes everything that was written survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError> {
-        self.shared.tree.flush().map_err(broken)?;
+        self.generation.tree.flush().map_err(broken)?;
         self.blobs
             .sync()
-            .and_then(|()| self.db_file.sync_data())
+            .and_then(|()| self.generation.file.sync_data())
             .map_err(|e| StoreError::Failed(format!("the sync to disk failed: {e}")))?;
         self.unsynced_since = None;
         Ok(())
@@ -289,7 +338,7 @@ impl Worker {
 
     /// After a failed sync the kernel may have dropped what it could not write: a second sync that succeeds
     /// would prove nothing. So nothing is acknowledged any more.
-    fn fail(&mut self, error: &StoreError) {
+    pub(super) fn fail(&mut self, error: &StoreError) {
         self.unsynced_since = None;
         if self.shared.failure().is_none() {
             error!("The store has stopped: {error}. Nothing is acknowledged until pipepost is started again");

@@ -96,10 +96,10 @@ fn remove(tx: &mut Tx<'_>, of: Option<Vec<Address>>) -> Result<u64, StoreError> 
 impl Reader {
     /// What [`Store::put_contacts`] would do with entries of which no two have the same address, after `added` others.
     pub fn try_contacts(&self, contacts: &[Contact], added: u64) -> Result<Vec<ContactOutcome>, StoreError> {
-        let mut total = count(&self.shared.tree)?.saturating_add(added);
+        let mut total = count(&*self.shared)?.saturating_add(added);
         let mut outcomes = Vec::with_capacity(contacts.len());
         for contact in contacts {
-            let outcome = outcome(&self.shared.tree, contact, total < MAX_CONTACTS)?;
+            let outcome = outcome(&*self.shared, contact, total < MAX_CONTACTS)?;
             total += u64::from(outcome == ContactOutcome::Added);
             outcomes.push(outcome);
         }
@@ -108,7 +108,7 @@ impl Reader {
 
     /// How many entries the address book has.
     pub fn contact_count(&self) -> Result<u64, StoreError> {
-        count(&self.shared.tree)
+        count(&*self.shared)
     }
 
     /// Entries of the address book in the order of their addresses, from behind `after`.
@@ -120,7 +120,7 @@ impl Reader {
             behind
         });
         let mut found = Vec::new();
-        for item in self.shared.tree.scan((start, end)).take(limit) {
+        for item in self.shared.scan((start, end)).take(limit) {
             let (key, value) = item?;
             let address = key
                 .get(1..)
@@ -148,13 +148,13 @@ pub(super) fn shown_name(shared: &Shared, address: &Address, given: Option<&str>
 }
 
 fn in_book(shared: &Shared, address: &Address) -> Result<Option<String>, StoreError> {
-    if let Some(name) = shared.tree.load(&keys::contact(address))? {
+    if let Some(name) = shared.load(&keys::contact(address))? {
         return Ok(Some(name));
     }
     // A device may write a number in the form of its own country; the book has them all in one form.
     match shared.options.home.recipient(address.as_str()) {
         Some(Peer::Number(number)) if number != address.as_str() => match Address::new(&number) {
-            Some(number) => shared.tree.load(&keys::contact(&number)),
+            Some(number) => shared.load(&keys::contact(&number)),
             None => Ok(None),
         },
         _ => Ok(None),

@@ -200,7 +200,7 @@ impl Store {
 impl Reader {
     /// All installations, also disconnected ones.
     pub fn installations(&self) -> Result<Vec<Installation>, StoreError> {
-        list(&self.shared.tree)
+        list(&*self.shared)
     }
 }
 

@@ -39,6 +39,8 @@ pub(super) const MEDIA_SECRET: &[u8] = b"Msecret";
 pub(super) const HEAD: &[u8] = b"Mhead";
 /// How many entries the address book has.
 pub(super) const CONTACTS: &[u8] = b"Mcontacts";
+/// How large sled's file was when it was written anew last, 8 bytes.
+pub(super) const RENEWED: &[u8] = b"Mrenewed";
 
 fn key(letter: u8, parts: &[&[u8]]) -> Vec<u8> {
     let mut key = Vec::with_capacity(1 + parts.iter().map(|p| p.len()).sum::<usize>());

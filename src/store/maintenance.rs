@@ -9,6 +9,7 @@ use log::warn;
 use super::committer::Durability;
 use super::compaction::{self, Moving};
 use super::records::{Remembered, decode};
+use super::renewal::{self, Renewal};
 use super::shared::{Shared, attachments_dir, lock, remove_file};
 use super::tx::Source;
 use super::types::Maintenance;
@@ -37,6 +38,7 @@ pub(super) struct Progress {
     expired_at: Option<Timestamp>,
     orphans_done: bool,
     pub(super) moving: Moving,
+    pub(super) renewal: Renewal,
 }
 
 pub(super) async fn round(store: &Store, now: Timestamp) -> Result<Maintenance, StoreError> {
@@ -59,6 +61,7 @@ pub(super) async fn round(store: &Store, now: Timestamp) -> Result<Maintenance, 
     }
     expire(store, now, &mut done).await?;
     remove_orphans(store, &mut done).await?;
+    renewal::round(store, &mut done).await?;
     if let Some(error) = waiting {
         warn!("Finished messages stay where they are until there is room: {error}");
         done.more = false;
@@ -90,7 +93,7 @@ fn conversations(
         start = keys::behind(letter, after);
     }
     while found.len() < limit {
-        let Some(item) = Source::scan(&shared.tree, (start, end.clone())).next() else {
+        let Some(item) = shared.scan((start, end.clone())).next() else {
             break;
         };
         let Some(id) = keys::conversation_of(&item?.0) else {
@@ -204,7 +207,7 @@ async fn expire(store: &Store, now: Timestamp, done: &mut Maintenance) -> Result
             let mut old = Vec::new();
             let mut last = None;
             start.push(0);
-            for (looked, item) in Source::scan(&reader.shared.tree, (start, end)).enumerate() {
+            for (looked, item) in reader.shared.scan((start, end)).enumerate() {
                 let (key, value) = item?;
                 if decode::<Remembered>(&value)?.at.plus_ms(KEEP_KEYS_MS) < now {
                     old.push(key.to_vec());

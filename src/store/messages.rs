@@ -180,7 +180,7 @@ pub(super) fn present(
     let mut waiting = Vec::new();
     if let (Some((newest, _)), Some((oldest, _))) = (page.first(), page.last()) {
         let range = keys::entries_between(Queue::ToUplink, id(*oldest), id(*newest));
-        for item in Source::scan(&shared.tree, range) {
+        for item in shared.scan(range) {
             waiting.extend(keys::message_tail(&item?.0).map(|id| id.sequence));
         }
     }

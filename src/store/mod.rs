@@ -16,6 +16,7 @@ mod compaction;
 mod contacts;
 mod conversations;
 mod error;
+mod generations;
 mod incoming;
 mod installations;
 mod keys;
@@ -29,6 +30,7 @@ mod packs;
 mod reader;
 mod records;
 mod refused;
+mod renewal;
 mod retention;
 mod shared;
 mod space;
@@ -88,15 +90,16 @@ impl Store {
     fn start(opened: open::Opened) -> Result<Self, OpenError> {
         let open::Opened {
             shared,
-            db_file,
+            generation,
             lock,
         } = opened;
         let shared = Arc::new(shared);
-        let committer = Committer::start(Arc::clone(&shared), db_file).map_err(|source| OpenError::Io {
-            what: "start the thread of",
-            path: shared.options.state_dir.clone(),
-            source,
-        })?;
+        let committer =
+            Committer::start(Arc::clone(&shared), generation).map_err(|source| OpenError::Io {
+                what: "start the thread of",
+                path: shared.options.state_dir.clone(),
+                source,
+            })?;
         Ok(Self {
             inner: Arc::new(Inner {
                 committer,
@@ -187,7 +190,7 @@ impl Store {
         if matches!(key, DedupKey::FirstHash(_)) {
             return Ok(None);
         }
-        let known: Option<records::Remembered> = self.inner.shared.tree.load(&keys::dedup(channel, key))?;
+        let known: Option<records::Remembered> = self.inner.shared.load(&keys::dedup(channel, key))?;
         Ok(known.map(|known| known.message.message()))
     }
 

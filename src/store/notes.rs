@@ -41,11 +41,7 @@ impl Store {
 impl Reader {
     /// One of a driver's notes.
     pub fn note(&self, driver: &str, own: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let found = self
-            .shared
-            .tree
-            .get(keys::note(driver, own))
-            .map_err(super::tx::broken)?;
+        let found = self.shared.get(&keys::note(driver, own))?;
         Ok(found.map(|value| value.to_vec()))
     }
 
@@ -60,7 +56,7 @@ impl Reader {
     ) -> Result<Vec<Kept>, StoreError> {
         let own = keys::note(driver, &[]).len();
         let mut found = Vec::new();
-        for item in self.shared.tree.scan(keys::prefix(keys::note(driver, prefix))) {
+        for item in self.shared.scan(keys::prefix(keys::note(driver, prefix))) {
             let (key, value) = item?;
             if found.len() >= limit {
                 break;

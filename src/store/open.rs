@@ -1,10 +1,8 @@
 //! Opening: folders, the lock, sled, the schema, what is made once.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use data_encoding::BASE32_DNSSEC;
 use log::warn;
@@ -14,6 +12,7 @@ use sled::Tree;
 use super::archive::{self, Archive};
 use super::attachments::sync_dir;
 use super::error::OpenError;
+use super::generations::{self, Generation};
 use super::migration::{SCHEMA, migrate};
 use super::shared::{Shared, attachments_dir};
 use super::space::Gauge;
@@ -22,60 +21,33 @@ use super::types::Options;
 use super::{StoreError, keys};
 use crate::domain::GatewayId;
 
-/// sled's page cache. Small: the kernel's cache keeps the file anyway.
-const CACHE_BYTES: u64 = 1 << 20;
-
-/// How long a store that was closed in this process may take to let go of its file.
-const LET_GO: Duration = Duration::from_secs(2);
-
 /// Everything that must live as long as the store is open.
 pub(super) struct Opened {
     pub(super) shared: Shared,
-    pub(super) db_file: File,
+    pub(super) generation: Generation,
     pub(super) lock: File,
 }
 
 pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> {
     let state_dir = options.state_dir.clone();
-    let store_dir = state_dir.join("store");
+    let make_dir = |path: &Path| generations::make_dir(path).map_err(io("create", path));
     if create {
         make_dir(&state_dir)?;
-    } else if !store_dir.join("db").exists() {
+    } else if !generations::exists(&state_dir) {
         return Err(OpenError::Missing { path: state_dir });
     }
     let lock = take_lock(&state_dir)?;
     Gauge::new(&options).make_room_to_open();
-    make_dir(&store_dir)?;
     make_dir(&attachments_dir(&state_dir))?;
     make_dir(&archive::folder(&state_dir))?;
     let corrupt = |reason: String| OpenError::Corrupt {
         path: state_dir.clone(),
         reason,
     };
-    let db = open_sled(&store_dir).map_err(|error| match error {
-        sled::Error::Io(source) if is_locked(&source) => OpenError::InUse {
-            path: state_dir.clone(),
-            pid: None,
-        },
-        sled::Error::Io(source) => io("open the store in", &store_dir)(source),
-        other => corrupt(other.to_string()),
-    })?;
-    // sled syncs none of these when it makes them.
-    for path in [store_dir.join("conf"), store_dir.join("db")] {
-        File::open(&path)
-            .and_then(|file| file.sync_all())
-            .map_err(io("sync", &path))?;
-    }
-    for path in [&store_dir, &state_dir] {
-        sync_dir(path).map_err(io("sync", path))?;
-    }
-    let db_path = store_dir.join("db");
-    let db_file = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .open(&db_path)
-        .map_err(io("open", &db_path))?;
-    let tree: Tree = Tree::clone(&db);
+    let folder = generations::find(&state_dir)?;
+    let generation = Generation::open(folder).map_err(|error| error.into_open_error(&state_dir))?;
+    sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
+    let tree = generation.tree.clone();
     check_schema(&tree, &options)?;
     let words = |error: StoreError| match error {
         StoreError::NoEntropy => OpenError::NoEntropy,
@@ -84,60 +56,22 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     let gateway = gateway_id(&tree, options.gateway_id.as_ref()).map_err(words)?;
     let media_secret = media_secret(&tree).map_err(words)?;
     tree.flush().map_err(|error| corrupt(error.to_string()))?;
-    db_file.sync_data().map_err(io("sync", &db_path))?;
+    generation
+        .file
+        .sync_data()
+        .map_err(io("sync", &generation.folder))?;
     let archive = Archive::open(archive::folder(&state_dir), &tree).map_err(words)?;
     let shared = Shared::load(tree, archive, options, gateway, media_secret).map_err(words)?;
     Ok(Opened {
         shared,
-        db_file,
+        generation,
         lock,
     })
-}
-
-fn is_locked(error: &std::io::Error) -> bool {
-    error.to_string().contains("could not acquire lock")
-}
-
-fn open_sled(path: &Path) -> Result<sled::Db, sled::Error> {
-    let begun = Instant::now();
-    loop {
-        let opened = sled::Config::default()
-            .path(path)
-            .cache_capacity(CACHE_BYTES)
-            .mode(sled::Mode::LowSpace)
-            // Syncs are the committer's: an idle store writes nothing.
-            .flush_every_ms(None)
-            .open();
-        match opened {
-            // The lock of the state directory is ours, so this is a store that this process closed just now: sled's
-            // threads let go of their file a moment after the last handle.
-            Err(sled::Error::Io(error)) if is_locked(&error) && begun.elapsed() < LET_GO => {
-                std::thread::sleep(Duration::from_millis(2));
-            }
-            opened => return opened,
-        }
-    }
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {
     let path = path.to_owned();
     move |source| OpenError::Io { what, path, source }
-}
-
-/// Makes a folder for nobody else's eyes, and its name durable.
-fn make_dir(path: &Path) -> Result<(), OpenError> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(path)
-        .map_err(io("create", path))?;
-    match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => sync_dir(parent).map_err(io("sync", parent)),
-        _ => Ok(()),
-    }
 }
 
 /// Takes the lock, or says who has it.

@@ -38,11 +38,7 @@ impl Reader {
         };
         let mut views = Vec::new();
         let mut last = None;
-        for item in self
-            .shared
-            .tree
-            .scan(keys::activities(number, before.map(|a| a.0)))
-        {
+        for item in self.shared.scan(keys::activities(number, before.map(|a| a.0))) {
             let (key, value) = item?;
             let (Some(activity), Some(id)) = (keys::inverted_tail(&key), keys::tail(&value)) else {
                 return Err(StoreError::Corrupt(
@@ -112,7 +108,7 @@ impl Reader {
     }
 
     fn load(&self, id: ConversationId) -> Result<Option<Conversation>, StoreError> {
-        self.shared.tree.load(&keys::conversation(id))
+        self.shared.load(&keys::conversation(id))
     }
 
     /// One message, with its channel.
@@ -158,7 +154,7 @@ impl Reader {
 
     /// A file of a message, and where it lies.
     pub fn attachment(&self, id: AttachmentId) -> Result<Option<StoredFile>, StoreError> {
-        let Some(known) = self.shared.tree.load::<Known>(&keys::file(id))? else {
+        let Some(known) = self.shared.load::<Known>(&keys::file(id))? else {
             return Ok(None);
         };
         let Some(found) = find(&*self.shared, known.message())? else {
@@ -179,12 +175,7 @@ impl Reader {
     /// The next entry of a conversation in the queue to the uplink.
     pub fn uplink_item(&self, id: ConversationId) -> Result<Option<UplinkItem>, StoreError> {
         loop {
-            let Some(item) = self
-                .shared
-                .tree
-                .scan(keys::entries(Queue::ToUplink, Some(id)))
-                .next()
-            else {
+            let Some(item) = self.shared.scan(keys::entries(Queue::ToUplink, Some(id))).next() else {
                 return Ok(None);
             };
             let (key, value) = item?;
@@ -196,8 +187,7 @@ impl Reader {
             let found = find(&*self.shared, message)?;
             // The message may have changed after its entry was read: then the revision must be the later one's
             // or an earlier one's, never a later one's with an earlier content.
-            let unchanged =
-                self.shared.tree.get(&key).map_err(super::tx::broken)?.as_deref() == Some(value.as_ref());
+            let unchanged = self.shared.get(&key)?.as_ref() == Some(&value);
             if unchanged {
                 let Some(found) = found else {
                     return Err(StoreError::Corrupt(format!(
@@ -219,7 +209,7 @@ impl Reader {
     /// What waits in a queue, by conversation and in order within each.
     pub fn queued(&self, queue: Queue, limit: usize) -> Result<Vec<Queued>, StoreError> {
         let mut queued = Vec::new();
-        for item in self.shared.tree.scan(keys::entries(queue, None)).take(limit) {
+        for item in self.shared.scan(keys::entries(queue, None)).take(limit) {
             let (key, value) = item?;
             let entry: Entry = decode(&value)?;
             if let Some(message) = keys::message_tail(&key) {
@@ -238,7 +228,7 @@ impl Reader {
     /// What no mapping could read, newest first.
     pub fn unmapped(&self, limit: usize) -> Result<Vec<Unmapped>, StoreError> {
         let mut records = Vec::new();
-        for item in self.shared.tree.scan(keys::all(b'U')).take(limit) {
+        for item in self.shared.scan(keys::all(b'U')).take(limit) {
             let record: UnmappedRecord = decode(&item?.1)?;
             records.push(Unmapped {
                 device: record.device,

@@ -74,6 +74,6 @@ impl Reader {
         &self,
         of: Option<ConversationId>,
     ) -> Result<Vec<(MessageId, String)>, StoreError> {
-        list(&self.shared.tree, of)
+        list(&*self.shared, of)
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn due(shared: &Shared, now: Timestamp) -> Result<Option<u64>, StoreE
     let aged = |checkpoint: &Checkpoint| checkpoint.at.plus_ms(CHECKPOINT_MS) <= cutoff;
     // A round through everything is only worth it when the oldest is overdue by a hundredth of its time.
     let overdue = |first: &Checkpoint| cutoff.unix_ms().saturating_sub(first.at.unix_ms()) >= retain / 100;
-    for item in Source::scan(&shared.tree, (start, end)) {
+    for item in shared.scan((start, end)) {
         let (key, value) = item?;
         let (Some(sequence), checkpoint) = (keys::tail(&key), decode::<Checkpoint>(&value)?) else {
             continue;

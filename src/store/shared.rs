@@ -14,7 +14,7 @@ use super::keys::{self, Range};
 use super::maintenance::Progress;
 use super::records::{Channel, Entry, HeadRecord, decode, encode};
 use super::space::Gauge;
-use super::tx::{Archived, Effects, Item, Source, Writes, broken};
+use super::tx::{self, Archived, Effects, Item, Source, Writes, broken};
 use super::types::{ChannelCounts, ChannelLink, Counts, Head, Options, Queue};
 use crate::domain::{AttachmentId, ChannelId, ConversationId, GatewayId, MessageId, Sequence};
 
@@ -69,7 +69,8 @@ struct Served {
 const SERVED_HALF: usize = 8192;
 
 pub(super) struct Shared {
-    pub(super) tree: Tree,
+    /// Changes when the database is written anew.
+    tree: RwLock<Tree>,
     pub(super) archive: Archive,
     pub(super) options: Options,
     pub(super) gateway: GatewayId,
@@ -129,7 +130,7 @@ impl Shared {
             served: Mutex::default(),
             staged: Mutex::default(),
             progress: Mutex::default(),
-            tree,
+            tree: RwLock::new(tree),
             archive,
             options,
             gateway,
@@ -144,6 +145,17 @@ impl Shared {
             Queue::ToUplink => &self.to_uplink,
             Queue::ToHardware => &self.to_hardware,
         }
+    }
+
+    /// The tree as it is now: to be asked for anew for each read, so that none is kept alive that was replaced.
+    pub(super) fn tree(&self) -> Tree {
+        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Puts a copy in the place of the tree, and gives that back.
+    pub(super) fn replace_tree(&self, tree: Tree) -> Tree {
+        let mut place = self.tree.write().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut place, tree)
     }
 
     pub(super) fn head(&self) -> HeadRecord {
@@ -174,7 +186,7 @@ impl Shared {
         if let Some(head) = head {
             batch.insert(keys::HEAD, encode(head)?);
         }
-        self.tree.apply_batch(batch).map_err(broken)
+        self.tree().apply_batch(batch).map_err(broken)
     }
 
     /// Brings memory up to what was committed.
@@ -196,7 +208,7 @@ impl Shared {
                 .iter()
                 .filter(|(up, _)| *up == (queue == Queue::ToUplink))
             {
-                match first_entry(&self.tree, queue, *conversation) {
+                match first_entry(&self.tree(), queue, *conversation) {
                     Ok(head) => changed |= lock(&self.queue(queue).heads).set(*conversation, head),
                     Err(error) => warn!("A queue entry cannot be read: {error}"),
                 }
@@ -322,11 +334,11 @@ impl Shared {
 
 impl Source for Shared {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        Source::get(&self.tree, key)
+        Source::get(&self.tree(), key)
     }
 
     fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {
-        Source::scan(&self.tree, range)
+        tx::scan(&self.tree(), range)
     }
 }
 

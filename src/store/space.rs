@@ -102,6 +102,12 @@ impl Gauge {
         space
     }
 
+    /// Whether so much can be written that nobody waits for without coming near to what is needed.
+    pub(super) fn has_room_for(&self, bytes: u64) -> bool {
+        let needed = self.needed.saturating_add(self.needed / 4).saturating_add(bytes);
+        statvfs(&self.state_dir).is_ok_and(|stat| stat.f_bavail.saturating_mul(stat.f_frsize) >= needed)
+    }
+
     /// Looks before the database is opened: opening writes, and must not fail because others filled the disk.
     pub(super) fn make_room_to_open(&self) {
         self.look(0);

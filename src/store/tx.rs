@@ -26,6 +26,18 @@ pub(super) fn broken(error: sled::Error) -> StoreError {
     }
 }
 
+/// Keys of a tree in order. What it gives out does not borrow the tree.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one place that iterates, and only forwards"
+)]
+pub(super) fn scan(tree: &Tree, (start, end): Range) -> Box<dyn Iterator<Item = Item>> {
+    if start >= end {
+        return Box::new(std::iter::empty());
+    }
+    Box::new(tree.range(start..end).map(|item| item.map_err(broken)))
+}
+
 /// Something that holds keys and values.
 pub(super) trait Source {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError>;
@@ -46,15 +58,8 @@ impl Source for Tree {
         Tree::get(self, key).map_err(broken)
     }
 
-    #[allow(
-        clippy::disallowed_methods,
-        reason = "the one place that iterates, and only forwards"
-    )]
-    fn scan<'s>(&'s self, (start, end): Range) -> Box<dyn Iterator<Item = Item> + 's> {
-        if start >= end {
-            return Box::new(std::iter::empty());
-        }
-        Box::new(self.range(start..end).map(|item| item.map_err(broken)))
+    fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {
+        scan(self, range)
     }
 }
 

@@ -14,7 +14,7 @@ use crate::protocol::sms::Home;
 /// How a store is opened.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Holds `store/`, `attachments/`, the lock and the reserve file.
+    /// Holds the database, `archive/`, `attachments/`, the lock and the reserve file.
     pub state_dir: PathBuf,
     /// The configured id; made once and kept when absent.
     pub gateway_id: Option<GatewayId>,
@@ -26,10 +26,13 @@ pub struct Options {
     pub retain_bytes: u64,
     /// How numbers without a country code are meant when a name is looked up.
     pub home: Home,
+    /// Size of the database's file, in bytes, from which on it is written anew when most of it is dead; 0 for
+    /// again and again, which is for trials.
+    pub renew_bytes: u64,
 }
 
 impl Options {
-    /// The documented defaults for a state directory: 64 MiB reserve, 365 days, 2 GiB.
+    /// The documented defaults for a state directory: 64 MiB reserve, 365 days, 2 GiB, anew from 64 MiB.
     #[must_use]
     pub fn new(state_dir: impl Into<PathBuf>) -> Self {
         Self {
@@ -39,6 +42,7 @@ impl Options {
             retain_for: Duration::from_secs(365 * 24 * 60 * 60),
             retain_bytes: 2 << 30,
             home: Home::NOWHERE,
+            renew_bytes: 64 << 20,
         }
     }
 }
@@ -247,6 +251,8 @@ pub struct Maintenance {
     pub orphans: u64,
     /// Packs of finished messages that were moved to another file of the archive.
     pub moved: u64,
+    /// How often the database was written anew: 0 or 1.
+    pub renewed: u64,
     /// Whether there is more to do: call again soon.
     pub more: bool,
 }

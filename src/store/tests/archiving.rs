@@ -54,13 +54,15 @@ fn open(dir: TempDir) -> Bed {
     }
 }
 
-/// The copy of a folder as it is now.
-fn copy(from: &std::path::Path, to: &std::path::Path) {
+/// The copy of a folder as it is now; links lead where they led.
+pub(super) fn copy(from: &std::path::Path, to: &std::path::Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
+        if path.is_symlink() {
+            std::os::unix::fs::symlink(std::fs::read_link(&path).unwrap(), target).unwrap();
+        } else if path.is_dir() {
             copy(&path, &target);
         } else {
             std::fs::copy(&path, &target).unwrap();

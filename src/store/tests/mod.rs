@@ -7,6 +7,7 @@ mod layout;
 mod model;
 mod people;
 mod refusing;
+mod renewing;
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -127,6 +128,7 @@ impl Bed {
             sum.expired_keys += round.expired_keys;
             sum.orphans += round.orphans;
             sum.moved += round.moved;
+            sum.renewed += round.renewed;
             if !round.more {
                 return sum;
             }

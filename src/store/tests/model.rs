@@ -14,6 +14,7 @@ enum Step {
     Deliver,
     Maintain,
     Delete { of: usize },
+    Renew { rounds: usize },
     Restart,
 }
 
@@ -25,6 +26,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Deliver),
         3 => Just(Step::Maintain),
         1 => (0_usize..1000).prop_map(|of| Step::Delete { of }),
+        2 => (0_usize..12).prop_map(|rounds| Step::Renew { rounds }),
         1 => Just(Step::Restart),
     ]
 }
@@ -93,6 +95,13 @@ async fn run(steps: Vec<Step>) {
                 let Some(id) = pick(&model, of) else { continue };
                 assert!(bed.store.delete_conversation(id.conversation).await.unwrap());
                 model.retain(|other, _| other.conversation != id.conversation);
+            }
+            Step::Renew { rounds } => {
+                // Other steps come between, and what is under way then goes on with the next one.
+                bed.force();
+                for _ in 0..rounds {
+                    bed.step().await;
+                }
             }
             Step::Restart => {
                 bed = bed.restart().await;

@@ -23,7 +23,7 @@ async fn after_a_failed_sync_nothing_is_acknowledged_until_the_store_is_opened_a
     let dir = TempDir::new().unwrap();
     let mut opened = open::open(options(&dir), true).unwrap();
     // A device that refuses to be synced.
-    opened.db_file = File::open("/dev/null").unwrap();
+    opened.generation.file = Arc::new(File::open("/dev/null").unwrap());
     let store = Store::start(opened).unwrap();
     let bed = Bed { dir, store };
     let mut failed = bed.store.failed();
