@@ -50,6 +50,9 @@ fn config(state: &Path) -> Config {
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),
             ca_file: None,
+            api_url_given: false,
+            oauth_url: "https://oauth.pipedrive.com".to_owned(),
+            token_key: None,
             access_token: None,
             client_id: Some("client".to_owned()),
             client_secret: Some(Secret::new("secret".to_owned())),

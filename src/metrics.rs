@@ -32,6 +32,8 @@ pub struct Snapshot {
     pub accepted: u64,
     /// Refused by Pipedrive for good.
     pub failed: u64,
+    /// Who has connected, and whether that works.
+    pub installations: Vec<(String, bool)>,
     /// Requests to the listener, and those with wrong credentials.
     pub requests: u64,
     /// Requests with wrong credentials.
@@ -164,6 +166,16 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         .map(|(name, up)| (name.clone(), u64::from(*up)))
         .collect();
     family("link_up", "1 while a broker or modem is connected", links);
+    let installations = snapshot
+        .installations
+        .iter()
+        .map(|(name, connected)| (name.clone(), u64::from(*connected)))
+        .collect();
+    family(
+        "installation_connected",
+        "1 while an installation works, 0 when somebody has to connect again",
+        installations,
+    );
     family(
         "uplink_state",
         "1 for the state that holds",

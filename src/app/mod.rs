@@ -1,5 +1,6 @@
 //! Builds the gateway, supervises its tasks and drains them.
 
+mod connect;
 mod events;
 mod maintenance;
 mod pipedrive;
@@ -14,6 +15,7 @@ use log::{error, info, warn};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use connect::Connector;
 pub use tasks::{Pulse, Pulses, Shutdown, Tasks};
 
 use crate::config::{self, Config, OnUnknown};
@@ -111,7 +113,15 @@ async fn run_with_store(
 ) -> Result<(), AppError> {
     // First of all: a second daemon must not get further than this.
     let control = ControlSocket::bind(&config.gateway.control_socket).await?;
-    let listener = Listener::bind(config, store.clone()).await?;
+    let prepared = pipedrive::prepare(config, store)?;
+    let connector = Connector::new(
+        config,
+        store,
+        prepared.accounts.clone(),
+        Arc::clone(&prepared.uplink),
+    );
+    let callback = Arc::new(connector.clone());
+    let listener = Listener::bind_with(config, store.clone(), Some(callback)).await?;
     let listener_handle = listener.handle();
     let clock = wait_for_clock(config, &mut signals.stop).await;
 
@@ -139,7 +149,7 @@ async fn run_with_store(
         lifetime: config.listener.link_lifetime,
     };
     let lanes = spawn_lanes(&mut tasks, config, store, &drivers, &links);
-    let uplink = pipedrive::spawn(&mut tasks, config, store, links)?;
+    let uplink = pipedrive::spawn(&mut tasks, config, store, links, prepared, &connector)?;
     maintenance::spawn(&mut tasks, store);
 
     let stop = tasks.shutdown().subscribe();
@@ -158,6 +168,7 @@ async fn run_with_store(
         links: drivers.iter().map(|driver| driver.handle.clone()).collect(),
         lanes,
         calls: uplink.calls,
+        connecting: Arc::new(connector),
     };
     let gateway = Arc::new(Gateway {
         config: Arc::clone(config),

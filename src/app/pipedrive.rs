@@ -1,8 +1,10 @@
 //! The way to Pipedrive: client, uplink, pump, and the calls that commands ask for.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::AppError;
+use super::connect::{Connector, redirect_uri};
 use super::tasks::Tasks;
 use crate::config::{Channel, Config, CreatedAt};
 use crate::control::{ChannelCalls, UplinkSummary, Waiting};
@@ -11,8 +13,8 @@ use crate::http;
 use crate::protocol::pipedrive::wire::TimeForm;
 use crate::queue::to_hardware::Links;
 use crate::queue::to_uplink::{Patience, Pump, PumpHandle, Settings};
-use crate::store::Store;
-use crate::uplink::{AccessToken, ChannelsUplink, Refusal, Registration};
+use crate::store::{ChannelLink, Store};
+use crate::uplink::{AccessToken, AccountOptions, Accounts, App, ChannelsUplink, Refusal, Registration};
 
 /// What the rest of the gateway holds of the running uplink.
 pub(super) struct RunningUplink {
@@ -22,13 +24,19 @@ pub(super) struct RunningUplink {
     pub(super) calls: Arc<dyn ChannelCalls>,
 }
 
-/// Starts the pump.
-pub(super) fn spawn(
-    tasks: &mut Tasks,
-    config: &Config,
-    store: &Store,
-    links: Links,
-) -> Result<RunningUplink, AppError> {
+/// The way to Pipedrive before anything runs on it.
+pub(super) struct Prepared {
+    pub(super) accounts: Accounts,
+    pub(super) uplink: Arc<ChannelsUplink>,
+}
+
+/// Longest wait for the sign-in: a browser waits as well.
+const SIGN_IN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often is looked whether an installation needs something.
+const TENDING: Duration = Duration::from_secs(60);
+
+/// Builds the clients and reads who has connected.
+pub(super) fn prepare(config: &Config, store: &Store) -> Result<Prepared, AppError> {
     let options = http::Options {
         ca_file: config.pipedrive.ca_file.clone(),
         timeout: config.pipedrive.timeout,
@@ -42,12 +50,41 @@ pub(super) fn spawn(
         CreatedAt::Minutes => TimeForm::Minutes,
     };
     let token = AccessToken::new(config.pipedrive.access_token.clone());
-    let uplink = Arc::new(ChannelsUplink::new(
-        client,
-        &config.pipedrive.api_url,
-        token,
-        form,
-    ));
+    let pipedrive = &config.pipedrive;
+    let credentials = pipedrive.client_id.clone().zip(pipedrive.client_secret.clone());
+    let sign_in = http::Options {
+        timeout: pipedrive.timeout.min(SIGN_IN_TIMEOUT),
+        keep: 1,
+        ..options
+    };
+    let accounts = AccountOptions {
+        client: http::Client::new(&sign_in)
+            .map_err(|error| AppError::Config(format!("pipedrive.ca_file: {error}")))?,
+        app: credentials.map(|(client_id, client_secret)| App {
+            client_id,
+            client_secret,
+            oauth_url: pipedrive.oauth_url.clone(),
+            redirect_uri: pipedrive.public_url.as_deref().map(redirect_uri),
+        }),
+        api_url: pipedrive.api_url_given.then(|| pipedrive.api_url.clone()),
+        fixed: (pipedrive.api_url.clone(), token),
+        token_key: pipedrive.token_key.clone(),
+    };
+    let accounts = Accounts::open(store, accounts)?;
+    let uplink = Arc::new(ChannelsUplink::with_accounts(client, accounts.clone(), form));
+    Ok(Prepared { accounts, uplink })
+}
+
+/// Starts the pump.
+pub(super) fn spawn(
+    tasks: &mut Tasks,
+    config: &Config,
+    store: &Store,
+    links: Links,
+    prepared: Prepared,
+    connector: &Connector,
+) -> Result<RunningUplink, AppError> {
+    let Prepared { accounts, uplink } = prepared;
     let channels = config
         .channels
         .iter()
@@ -70,14 +107,39 @@ pub(super) fn spawn(
     let pulse = tasks.pulse("uplink");
     let stop = tasks.shutdown().subscribe();
     tasks.spawn("uplink", pump.run(stop, move || pulse.beat()));
+    connector.attach(handle.clone())?;
+    spawn_tending(tasks, accounts.clone());
     let shown = handle.clone();
     Ok(RunningUplink {
         summary: Box::new(move || summary(&shown)),
-        calls: Arc::new(Calls { uplink, pump: handle }),
+        calls: Arc::new(Calls {
+            uplink,
+            accounts,
+            pump: handle,
+        }),
     })
 }
 
-fn registration(channel: &Channel, id: ProviderChannelId) -> Registration {
+/// Keeps installations alive that nobody uses. A thread is taken only when there is something to do.
+fn spawn_tending(tasks: &mut Tasks, accounts: Accounts) {
+    let mut shutdown = tasks.shutdown();
+    tasks.spawn("installations", async move {
+        let mut ticks = tokio::time::interval(TENDING);
+        loop {
+            tokio::select! {
+                () = shutdown.wait() => return Ok(()),
+                _ = ticks.tick() => {}
+            }
+            if accounts.needs_tending(now()) {
+                let accounts = accounts.clone();
+                // Its failure is said by the next call that needs a token.
+                drop(tokio::task::spawn_blocking(move || accounts.tend(now())).await);
+            }
+        }
+    });
+}
+
+pub(super) fn registration(channel: &Channel, id: ProviderChannelId) -> Registration {
     Registration {
         id,
         name: channel.name.clone(),
@@ -113,6 +175,7 @@ fn summary(pump: &PumpHandle) -> UplinkSummary {
 /// The commands' calls go past the queue, and wake it when they have changed something.
 struct Calls {
     uplink: Arc<ChannelsUplink>,
+    accounts: Accounts,
     pump: PumpHandle,
 }
 
@@ -126,9 +189,27 @@ fn words(refusal: Refusal) -> String {
 
 impl ChannelCalls for Calls {
     fn register(&self, channel: &Channel, id: &ProviderChannelId) -> Result<(), String> {
-        self.uplink
-            .register_channel(&registration(channel, id.clone()), now())
-            .map_err(words)?;
+        let registration = registration(channel, id.clone());
+        let unowned = self.accounts.holder(&channel.id).is_none() && self.accounts.installation(id).is_err();
+        match self.accounts.connected().as_slice() {
+            [only] if unowned => {
+                let registered = self.uplink.register_channel_for(&only.id, &registration, now());
+                registered.map_err(words)?;
+                let link = ChannelLink::Registered(now());
+                let given = self.accounts.give(&only.id, vec![(channel.id.clone(), link)]);
+                given.map_err(|error| error.to_string())?;
+            }
+            [_, _, ..] if unowned => {
+                return Err(format!(
+                    "several users are connected: run `pipepost connect --channel {}` as the one who shall have it",
+                    channel.id
+                ));
+            }
+            _ => self
+                .uplink
+                .register_channel(&registration, now())
+                .map_err(words)?,
+        }
         self.pump.retry_now();
         Ok(())
     }

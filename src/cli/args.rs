@@ -50,6 +50,24 @@ pub enum Command {
         #[arg(long, value_name = "URL")]
         public_url: Option<String>,
     },
+    /// Connect to Pipedrive: prints the address where an admin allows the gateway, and waits until that is done
+    Connect {
+        /// Only these channels, by their ids; may be given again [default: all that belong to nobody]
+        #[arg(long = "channel", value_name = "ID")]
+        channels: Vec<String>,
+        /// How long to wait
+        #[arg(long, default_value_t = 15, value_name = "N")]
+        minutes: u64,
+    },
+    /// Leave Pipedrive: ends a connection there and here; what waits is kept
+    Disconnect {
+        /// Which one, as `pipepost status` shows it [default: the only one]
+        #[arg(long, value_name = "ID")]
+        installation: Option<String>,
+        /// Only forget it here, when Pipedrive cannot be told
+        #[arg(long)]
+        local: bool,
+    },
     /// List channels, register them with Pipedrive or delete them there
     Channels {
         /// What to do

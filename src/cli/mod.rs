@@ -1,6 +1,7 @@
 //! The commands.
 
 mod args;
+mod connect;
 mod contacts;
 mod error;
 mod mqtt;
@@ -48,6 +49,10 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
         Command::Status => session.look(Method::GET, "/status", show::status).await,
         Command::Metrics => session.metrics().await,
         Command::Manifest { public_url } => session.manifest(public_url),
+        Command::Connect { channels, minutes } => connect::run(&session, channels, minutes).await,
+        Command::Disconnect { installation, local } => {
+            connect::leave(&session, installation.as_deref(), local).await
+        }
         Command::Channels { command } => session.channels(command).await,
         Command::Conversations { command } => session.conversations(command).await,
         Command::Contacts { command } => contacts::run(&session, command).await,

@@ -3,8 +3,8 @@
 use std::fmt::Write;
 
 use crate::control::{
-    ChannelStatus, ContactsPage, Conversation, ConversationRow, LinkStatus, MessageRow, QueueView, Status,
-    UnmappedRow,
+    ChannelStatus, ContactsPage, Conversation, ConversationRow, InstallationStatus, LinkStatus, MessageRow,
+    QueueView, Status, UnmappedRow,
 };
 use crate::driver::sms::ModemStatus;
 use crate::protocol::sms::international_form;
@@ -47,6 +47,49 @@ fn counted(count: u64, what: &str) -> String {
 
 fn prefixed(prefix: &str, text: Option<&str>) -> String {
     text.map(|text| format!("{prefix}{text}")).unwrap_or_default()
+}
+
+fn installations(all: &[InstallationStatus]) -> String {
+    let mut out = String::new();
+    for one in all {
+        let channels = if one.channels.is_empty() {
+            "no channels".to_owned()
+        } else {
+            one.channels.join(", ")
+        };
+        let state = one.state.replace('_', " ");
+        let shown = if state == "connected" {
+            state
+        } else {
+            state.to_uppercase()
+        };
+        let shared = if one.shared {
+            " · shared with the company"
+        } else {
+            ""
+        };
+        line!(
+            out,
+            "connected  {} of {} ({}) · {shown}{} · {channels}{shared}",
+            printable(&one.user),
+            printable(&one.company),
+            one.id,
+            prefixed(" since ", one.since.as_deref())
+        );
+        if let (Some(token), Some(ends)) = (&one.token_expires_at, &one.ends_at) {
+            line!(
+                out,
+                "           token until {token}, renewed before; without a renewal all ends {ends}"
+            );
+        }
+        if let Some(warning) = &one.warning {
+            line!(out, "           WARNING: {warning}");
+        }
+        if let Some(reason) = &one.reason {
+            line!(out, "           {}", printable(reason));
+        }
+    }
+    out
 }
 
 /// `pipepost status`
@@ -109,6 +152,7 @@ pub(super) fn status(status: &Status) -> String {
             );
         }
     }
+    out.push_str(&installations(&status.installations));
     let store = &status.store;
     let size = bytes(store.logical_bytes);
     line!(

@@ -350,6 +350,14 @@ impl Check<'_> {
         self.resolve(&at("ca_file"), &mut raw.ca_file);
         self.resolve(&at("access_token_file"), &mut raw.access_token_file);
         self.resolve(&at("client_secret_file"), &mut raw.client_secret_file);
+        self.resolve(&at("token_key_file"), &mut raw.token_key_file);
+        match url::https(&raw.oauth_url, true) {
+            Ok(url) => raw.oauth_url = url,
+            Err((message, hint)) => {
+                let message = format!("\"oauth_url\" cannot be used: {message}");
+                self.error(&at("oauth_url"), message, hint);
+            }
+        }
         match url::https(&raw.api_url, true) {
             Ok(url) => raw.api_url = url,
             Err((message, hint)) => {
@@ -398,12 +406,19 @@ impl Check<'_> {
             "client-secret",
             "pipedrive.client_secret".to_owned(),
         );
+        let token_key = self.token_key(raw.token_key_file.as_ref());
         self.pipedrive_readiness(&raw, access_token.is_some(), client_secret.is_some());
         let timeout = self.span(&at("timeout"), raw.timeout, 1, 600);
         self.range(&at("in_flight"), raw.in_flight, 1, 64);
         effective.pipedrive = raw.clone();
         Pipedrive {
             api_url: raw.api_url,
+            api_url_given: self
+                .tree
+                .get("pipedrive")
+                .is_some_and(|section| section.get("api_url").is_some()),
+            oauth_url: raw.oauth_url,
+            token_key,
             ca_file: raw.ca_file,
             access_token,
             client_id: raw.client_id,
@@ -418,16 +433,30 @@ impl Check<'_> {
         }
     }
 
+    /// The key must be random: what is derived from it is not made slow to guess.
+    fn token_key(&mut self, file: Option<&PathBuf>) -> Option<Secret> {
+        const LEAST: usize = 22;
+        let path = keys!["pipedrive", "token_key_file"];
+        let key = self.secret(&path, file, "token-key", "pipedrive.token_key".to_owned())?;
+        if key.expose().chars().count() < LEAST {
+            let hint = "make it with: openssl rand -base64 32".to_owned();
+            let message = format!("the key for the tokens has less than {LEAST} characters");
+            self.error(&path, message, Some(hint));
+        }
+        Some(key)
+    }
+
     /// What does not work yet with Pipedrive; none of it keeps the gateway from storing messages.
     fn pipedrive_readiness(&mut self, raw: &raw::Pipedrive, has_token: bool, has_secret: bool) {
         if self.files.assumed {
             return;
         }
         let section = keys!["pipedrive"];
-        if !has_token {
+        let connects = raw.client_id.is_some() && has_secret && raw.public_url.is_some();
+        if !has_token && !connects {
             let hint =
-                "write it to /etc/pipepost/credentials/access-token, from where systemd passes it to the \
-                        service, or name another file with access_token_file"
+                "set client_id, client secret and public_url and run `pipepost connect`; or write a token to \
+                        /etc/pipepost/credentials/access-token, from where systemd passes it to the service"
                     .to_owned();
             let message = "no access token yet: messages are stored, but not delivered to Pipedrive";
             self.warning(&section, message, Some(hint));

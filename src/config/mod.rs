@@ -95,6 +95,12 @@ pub struct Gateway {
 pub struct Pipedrive {
     /// `api_url`: base of the Channels API without a trailing slash, e.g. `https://acme.pipedrive.com/api/v1`.
     pub api_url: String,
+    /// Whether `api_url` was written: then it counts for whoever connects as well, instead of his company's address.
+    pub api_url_given: bool,
+    /// `oauth_url`: base of Pipedrive's sign-in without a trailing slash. Default `https://oauth.pipedrive.com`.
+    pub oauth_url: String,
+    /// `token_key_file` or the credential `token-key`: encrypts the tokens of those who connected.
+    pub token_key: Option<Secret>,
     /// `ca_file`: PEM certificates to trust instead of the public ones.
     pub ca_file: Option<PathBuf>,
     /// `access_token_file` or the credential `access-token`; `None` when not configured yet.

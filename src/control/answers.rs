@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::connecting::InstallationStatus;
 use crate::driver::sms::ModemStatus;
 use crate::queue::to_hardware::LaneStatus;
 
@@ -82,6 +83,9 @@ pub struct Status {
     pub listener: Option<ListenerStatus>,
     /// The way to Pipedrive.
     pub uplink: Option<UplinkSummary>,
+    /// Who has connected.
+    #[serde(default)]
+    pub installations: Vec<InstallationStatus>,
     /// The store.
     pub store: StoreStatus,
     /// Brokers and modems.

@@ -8,6 +8,7 @@ use super::answers::{
     ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
     QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
 };
+use super::connecting::Connecting;
 use crate::config::{Channel, Config};
 use crate::domain::{
     ChannelId, ConversationId, ConversationStatus, DeliveryState, Direction, IncomingState, Message,
@@ -44,6 +45,8 @@ pub struct Live {
     pub lanes: LaneStatuses,
     /// Calls to Pipedrive.
     pub calls: Arc<dyn ChannelCalls>,
+    /// Who has connected, and how others can.
+    pub connecting: Arc<dyn Connecting>,
 }
 
 /// The gateway as the commands see it.
@@ -87,7 +90,7 @@ impl Gateway {
         })
     }
 
-    fn channel(&self, id: &str) -> Result<&Channel, Failure> {
+    pub(super) fn channel(&self, id: &str) -> Result<&Channel, Failure> {
         self.config
             .channels
             .iter()
@@ -119,6 +122,7 @@ impl Gateway {
             clock: live.map(|live| (live.clock)()).unwrap_or_default(),
             listener: live.map(|live| (live.listener)()),
             uplink: live.map(|live| (live.uplink)()),
+            installations: self.installations().await?,
             store: self.store_status().await?,
             links: live
                 .map(|live| live.links.iter().map(link_status).collect())
@@ -180,6 +184,14 @@ impl Gateway {
             uplink_state: uplink.map(|uplink| uplink.state.clone()).unwrap_or_default(),
             accepted: uplink.map_or(0, |uplink| uplink.accepted),
             failed: uplink.map_or(0, |uplink| uplink.failed),
+            installations: status
+                .installations
+                .iter()
+                .map(|one| {
+                    let connected = matches!(one.state.as_str(), "connected" | "trouble");
+                    (one.id.clone(), connected)
+                })
+                .collect(),
             requests: listener.map_or(0, |listener| listener.requests),
             unauthorized: listener.map_or(0, |listener| listener.unauthorized),
             links: status

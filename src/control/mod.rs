@@ -2,6 +2,7 @@
 
 mod answers;
 pub mod client;
+mod connecting;
 mod contacts;
 mod gateway;
 mod modem;
@@ -11,6 +12,9 @@ pub use answers::{
     ChannelStatus, ContactRow, ContactsPage, Conversation, ConversationRow, Done, Failure, LinkStatus,
     ListenerStatus, MessageRow, QueueView, RefusedUpdate, SaveContacts, SavedContact, SavedContacts,
     SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
+};
+pub use connecting::{
+    ConnectOpened, ConnectPhase, ConnectProgress, ConnectRequest, Connecting, InstallationStatus,
 };
 pub use contacts::{CONTACTS_AT_ONCE, contact_segment};
 pub use gateway::{ChannelCalls, Gateway, Live};

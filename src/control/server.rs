@@ -209,6 +209,21 @@ async fn route(
                 serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;
             json(&gateway.ussd(name, request).await?)
         }
+        ("GET", ["connect"]) => {
+            let seen = parameter(query, "after").and_then(|text| text.parse().ok());
+            json(&gateway.connect_progress(seen.unwrap_or(0)).await?)
+        }
+        ("POST", ["connect"]) => {
+            let request =
+                serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;
+            json(&gateway.open_connect(&request)?)
+        }
+        ("DELETE", ["connect", window]) => json(&gateway.close_connect(window.parse().unwrap_or(0))?),
+        ("GET", ["installations"]) => json(&gateway.installations().await?),
+        ("DELETE", ["installations"]) => {
+            let local = parameter(query, "local").is_some();
+            json(&gateway.disconnect(parameter(query, "id"), local).await?)
+        }
         ("POST", ["send"]) => {
             let request: SendRequest =
                 serde_json::from_slice(body).map_err(|error| Failure::invalid(&error.to_string()))?;

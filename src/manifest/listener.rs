@@ -19,6 +19,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 use super::auth::{Credentials, Throttle};
+use super::callback::Callback;
 use super::crowd::{Crowd, Room};
 use super::guard::{Guard, Limits, Phase, Wire};
 use super::metrics::{Metrics, Snapshot};
@@ -140,6 +141,15 @@ impl Handle {
 impl Listener {
     /// Takes the address and reads or makes the certificate. Nothing is answered before [`Self::serve`].
     pub async fn bind(config: &Config, store: Store) -> Result<Self, ListenError> {
+        Self::bind_with(config, store, None).await
+    }
+
+    /// The same with something that `/oauth/callback` leads to.
+    pub async fn bind_with(
+        config: &Config,
+        store: Store,
+        callback: Option<Arc<dyn Callback>>,
+    ) -> Result<Self, ListenError> {
         let address = config.listener.bind;
         let pipedrive = &config.pipedrive;
         let credentials = Credentials::new(pipedrive.client_id.as_deref(), pipedrive.client_secret.as_ref())
@@ -192,6 +202,7 @@ impl Listener {
             link_lifetime: config.listener.link_lifetime,
             max_upload: config.listener.max_upload,
             body_timeout: config.listener.body_timeout,
+            callback,
             gateway,
             store,
         });

@@ -15,6 +15,7 @@
 mod api;
 mod auth;
 mod avatar;
+mod callback;
 mod clock;
 mod crowd;
 mod files;
@@ -28,6 +29,7 @@ mod service;
 mod tests;
 mod tls;
 
+pub use callback::{Callback, Pending};
 pub use listener::{Handle, ListenError, Listener};
 pub use metrics::{Metrics, Snapshot};
 pub use tls::CertificateError;

@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::auth::{Credentials, Throttle};
+use super::callback::{self, Callback};
 use super::guard::{MAX_HEAD, Phase};
 use super::metrics::Metrics;
 use super::reply::{self, Body};
@@ -66,6 +67,8 @@ pub(super) struct Context {
     pub(super) link_lifetime: Duration,
     pub(super) max_upload: u64,
     pub(super) body_timeout: Duration,
+    /// What `/oauth/callback` leads to.
+    pub(super) callback: Option<Arc<dyn Callback>>,
 }
 
 impl Context {
@@ -139,10 +142,7 @@ async fn answer(
         (Route::Health, _) => Ok(health(context)),
         (Route::Media(link), _) => files::serve(context, &link, request.headers()).await,
         (Route::Avatar(link), _) => avatar::serve(context, &link),
-        (Route::OauthCallback, _) => Err(Failure::new(
-            Code::NotFound,
-            "this gateway has no OAuth callback yet",
-        )),
+        (Route::OauthCallback, caller) => callback::answer(context, caller, request).await,
         (Route::NotFound, _) => Err(Failure::new(Code::NotFound, "nothing is here")),
         (Route::MethodNotAllowed(allow), _) => Err(Failure::method_not_allowed(allow)),
     }
@@ -202,6 +202,8 @@ fn health(context: &Context) -> Response<Body> {
         status: &'static str,
         gateway: &'a GatewayId,
         store: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pipedrive: Option<&'static str>,
     }
     let failed = context.store.failed().borrow().is_some();
     let enough = context.store.space().borrow().is_enough();
@@ -213,6 +215,7 @@ fn health(context: &Context) -> Response<Body> {
             (false, true) => "ready",
             (false, false) => "no space",
         },
+        pipedrive: context.callback.as_ref().map(|callback| callback.health()),
     };
     reply::json(
         if failed { 503 } else { 200 },

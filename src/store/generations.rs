@@ -1,8 +1,9 @@
 //! The database lies in a folder of its own, `store@` and eight digits, and the link `store` says which of them it is:
 //! so a copy can take its place in one step. Every other such folder is what a crash left behind.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::fs::{DirBuilderExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,11 +79,14 @@ impl Generation {
     /// is not yet.
     pub(super) fn open(folder: PathBuf) -> Result<Self, Trouble> {
         let db = open_sled(&folder).map_err(Trouble::Sled)?;
-        // sled syncs none of these when it makes them.
+        // sled syncs none of these when it makes them, and lets the umask decide who may read the tokens in them.
         let path = folder.join("db");
         for path in [&folder.join("conf"), &path] {
             File::open(path)
-                .and_then(|file| file.sync_all())
+                .and_then(|file| {
+                    file.set_permissions(Permissions::from_mode(0o600))?;
+                    file.sync_all()
+                })
                 .map_err(trouble("sync", path))?;
         }
         sync_dir(&folder).map_err(trouble("sync", &folder))?;

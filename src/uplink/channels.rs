@@ -12,6 +12,7 @@ use crate::protocol::pipedrive::channels::{
 use crate::protocol::pipedrive::wire::TimeForm;
 use crate::protocol::retry::Limits;
 
+use super::accounts::{Access, Accounts, Blocked};
 use super::{Delivered, Delivery, NotConnected, Outcome, Registration, Uplink};
 
 const JSON: &str = "application/json";
@@ -34,11 +35,11 @@ impl AccessToken {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = token.filter(|token| !token.is_empty());
     }
 
-    fn get(&self) -> Option<Secret> {
+    pub(super) fn get(&self) -> Option<Secret> {
         self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn is_there(&self) -> bool {
+    pub(super) fn is_there(&self) -> bool {
         self.0.read().unwrap_or_else(PoisonError::into_inner).is_some()
     }
 }
@@ -50,6 +51,8 @@ pub enum RefusalKind {
     NotConnected,
     /// The access token is not accepted.
     NotAuthorized,
+    /// The user whose token it is may not do this: mostly he is no admin.
+    NotAllowed,
     /// Pipedrive does not know what was named.
     NotFound,
     /// It may work later.
@@ -77,42 +80,63 @@ impl fmt::Display for Refusal {
 
 impl std::error::Error for Refusal {}
 
-/// The Channels API of one Pipedrive company. Cheap to clone.
+/// The Channels API, each channel with the address and the token of its installation. Cheap to clone.
 #[derive(Clone)]
 pub struct ChannelsUplink {
     client: Client,
-    base: Arc<str>,
-    receive_url: Arc<str>,
-    token: AccessToken,
+    accounts: Accounts,
     form: TimeForm,
 }
 
+/// With whose token a call is made.
+#[derive(Clone, Copy)]
+enum By<'a> {
+    /// The channel's installation.
+    Owner(&'a ProviderChannelId),
+    /// This one, to which the channel does not belong yet.
+    Installation(&'a InstallationId),
+}
+
 impl ChannelsUplink {
-    /// Uses the API below `api_url`, e.g. `https://acme.pipedrive.com/api/v1`.
+    /// Uses the API below `api_url`, e.g. `https://acme.pipedrive.com/api/v1`, with a configured token.
     #[must_use]
     pub fn new(client: Client, api_url: &str, token: AccessToken, form: TimeForm) -> Self {
-        let base = api_url.trim_end_matches('/');
+        Self::with_accounts(client, Accounts::fixed(api_url, token), form)
+    }
+
+    /// Uses the tokens of whoever has connected.
+    #[must_use]
+    pub const fn with_accounts(client: Client, accounts: Accounts, form: TimeForm) -> Self {
         Self {
             client,
-            base: base.into(),
-            receive_url: format!("{base}{RECEIVE_PATH}").into(),
-            token,
+            accounts,
             form,
         }
     }
 
     /// `POST /channels`. Blocks.
     pub fn register_channel(&self, channel: &Registration, now: Timestamp) -> Result<(), Refusal> {
-        self.connected()?;
-        done(self.post_channel(channel, now).0)
+        self.connected(&channel.id)?;
+        done(self.post_channel(By::Owner(&channel.id), channel, now).0)
+    }
+
+    /// `POST /channels` with the token of an installation that shall get the channel. Blocks.
+    pub fn register_channel_for(
+        &self,
+        installation: &InstallationId,
+        channel: &Registration,
+        now: Timestamp,
+    ) -> Result<(), Refusal> {
+        done(self.post_channel(By::Installation(installation), channel, now).0)
     }
 
     /// `DELETE /channels/{id}`. Blocks.
     pub fn delete_channel(&self, channel: &ProviderChannelId, now: Timestamp) -> Result<(), Refusal> {
-        self.connected()?;
-        let url = format!("{}{}", self.base, channel_path(channel));
+        self.connected(channel)?;
+        let path = channel_path(channel);
+        let by = By::Owner(channel);
         done(
-            self.call(|| Call::DeleteChannel, Method::Delete, &url, None, now)
+            self.call(by, || Call::DeleteChannel, Method::Delete, &path, None, now)
                 .0,
         )
     }
@@ -124,34 +148,26 @@ impl ChannelsUplink {
         conversation: ConversationId,
         now: Timestamp,
     ) -> Result<(), Refusal> {
-        self.connected()?;
-        let url = format!("{}{}", self.base, conversation_path(channel, conversation));
+        self.connected(channel)?;
+        let path = conversation_path(channel, conversation);
+        let by = By::Owner(channel);
         done(
-            self.call(|| Call::DeleteConversation, Method::Delete, &url, None, now)
+            self.call(by, || Call::DeleteConversation, Method::Delete, &path, None, now)
                 .0,
         )
     }
 
-    fn connected(&self) -> Result<(), Refusal> {
-        self.ready().map_err(|reason| Refusal {
-            kind: RefusalKind::NotConnected,
-            reason,
-        })
-    }
-
-    fn ready(&self) -> Result<(), String> {
-        if self.token.is_there() {
-            Ok(())
-        } else {
-            Err(
-                "Not connected to Pipedrive yet: no access token is configured. Messages are kept; set \
-                 pipedrive.access_token_file or the credential access-token and restart the gateway."
-                    .to_owned(),
-            )
+    fn connected(&self, channel: &ProviderChannelId) -> Result<(), Refusal> {
+        match self.accounts.installation(channel) {
+            Ok(_) => Ok(()),
+            Err(NotConnected { reason, .. }) => Err(Refusal {
+                kind: RefusalKind::NotConnected,
+                reason,
+            }),
         }
     }
 
-    fn post_channel(&self, channel: &Registration, now: Timestamp) -> (Answer, Limits) {
+    fn post_channel(&self, by: By<'_>, channel: &Registration, now: Timestamp) -> (Answer, Limits) {
         let body = RegisterChannel {
             name: &channel.name,
             provider_channel_id: &channel.id,
@@ -159,30 +175,55 @@ impl ChannelsUplink {
             provider_type: channel.provider_type,
             template_support: channel.template_support,
         };
-        let url = format!("{}{REGISTER_PATH}", self.base);
         match serde_json::to_vec(&body) {
-            Ok(body) => self.call(|| Call::Register, Method::Post, &url, Some(&body), now),
+            Ok(body) => self.call(
+                by,
+                || Call::Register,
+                Method::Post,
+                REGISTER_PATH,
+                Some(&body),
+                now,
+            ),
             Err(error) => unwritable(&error),
         }
     }
 
-    /// Makes a call and judges the answer; what the call was is asked after the answer.
+    /// Makes a call and judges the answer; what the call was is asked after the answer. A token that is refused is
+    /// replaced once.
     fn call(
         &self,
+        by: By<'_>,
         call: impl FnOnce() -> Call,
         method: Method,
-        url: &str,
+        path: &str,
         body: Option<&[u8]>,
         now: Timestamp,
     ) -> (Answer, Limits) {
-        let token = self.token.get();
-        let response = self.client.send(&Request {
-            method,
-            url,
-            bearer: token.as_ref(),
-            basic: None,
-            body: body.map(|bytes| (JSON, bytes)),
-        });
+        let access = match by {
+            By::Owner(channel) => self.accounts.access(channel, now),
+            By::Installation(id) => self.accounts.access_for(id, now),
+        };
+        let access = match access {
+            Ok(access) => access,
+            Err(blocked) => return (blocked.into(), Limits::default()),
+        };
+        let send = |access: &Access| {
+            self.client.send(&Request {
+                method,
+                url: &format!("{}{path}", access.base),
+                bearer: Some(&access.token),
+                basic: None,
+                body: body.map(|bytes| (JSON, bytes)),
+            })
+        };
+        let mut response = send(&access);
+        if response.as_ref().is_ok_and(|response| response.status == 401) {
+            match self.accounts.another(&access, now) {
+                Some(Ok(access)) => response = send(&access),
+                Some(Err(blocked)) => return (blocked.into(), Limits::default()),
+                None => {}
+            }
+        }
         match response {
             Ok(response) => {
                 let limits = Limits::read(|name| response.header(name), now);
@@ -202,12 +243,8 @@ impl ChannelsUplink {
 }
 
 impl Uplink for ChannelsUplink {
-    fn installation(&self, _: &ProviderChannelId) -> Result<InstallationId, NotConnected> {
-        self.ready().map_err(|reason| NotConnected {
-            reason,
-            needs_person: false,
-        })?;
-        Ok(InstallationId::of_configured_token())
+    fn installation(&self, channel: &ProviderChannelId) -> Result<InstallationId, NotConnected> {
+        self.accounts.installation(channel)
     }
 
     fn deliver(&self, delivery: &Delivery<'_>, now: Timestamp) -> Delivered {
@@ -221,7 +258,10 @@ impl Uplink for ChannelsUplink {
             served: (delivery.served)(),
         };
         let (answer, limits) = match serde_json::to_vec(&message) {
-            Ok(body) => self.call(call, Method::Post, &self.receive_url, Some(&body), now),
+            Ok(body) => {
+                let by = By::Owner(delivery.channel);
+                self.call(by, call, Method::Post, RECEIVE_PATH, Some(&body), now)
+            }
             Err(error) => unwritable(&error),
         };
         Delivered {
@@ -231,7 +271,7 @@ impl Uplink for ChannelsUplink {
     }
 
     fn register(&self, channel: &Registration, now: Timestamp) -> Delivered {
-        let (answer, limits) = self.post_channel(channel, now);
+        let (answer, limits) = self.post_channel(By::Owner(&channel.id), channel, now);
         Delivered {
             outcome: answer.into(),
             limits,
@@ -252,9 +292,29 @@ impl From<Answer> for Outcome {
     }
 }
 
+impl From<Blocked> for Answer {
+    fn from(blocked: Blocked) -> Self {
+        let (reason, after) = match blocked {
+            Blocked::NotConnected(not) => (not.reason, None),
+            Blocked::Later { reason, after } => (reason, after),
+        };
+        Self::Retry {
+            reason,
+            after,
+            scope: Scope::Everything,
+        }
+    }
+}
+
 fn done(answer: Answer) -> Result<(), Refusal> {
     let (kind, reason) = match answer {
         Answer::Accepted => return Ok(()),
+        // Only a refusal of this user concerns a channel and nothing else.
+        Answer::Retry {
+            reason,
+            scope: Scope::Channel,
+            ..
+        } => (RefusalKind::NotAllowed, reason),
         Answer::Retry { reason, .. } => (RefusalKind::Later, reason),
         Answer::Rejected { reason } => (RefusalKind::Rejected, reason),
         Answer::NotFound { reason } => (RefusalKind::NotFound, reason),

@@ -200,12 +200,16 @@ fn without_a_token_nothing_is_sent_and_the_words_say_what_to_do() {
     let token = AccessToken::new(Some(Secret::new(String::new())));
     let client = Client::new(&quick()).unwrap();
     let uplink = ChannelsUplink::new(client, &server.url(), token.clone(), TimeForm::Iso8601);
-    assert!(uplink.ready().unwrap_err().contains("access_token_file"));
+    let not_connected = uplink.installation(&provider_id()).unwrap_err();
+    assert!(not_connected.reason.contains("access_token_file"));
     let refusal = uplink.delete_channel(&provider_id(), NOW).unwrap_err();
     assert_eq!(refusal.kind, RefusalKind::NotConnected);
     assert_eq!(server.count(), 0);
     token.set(Some(Secret::new(TOKEN.to_owned())));
-    assert_eq!(uplink.ready(), Ok(()));
+    assert_eq!(
+        uplink.installation(&provider_id()),
+        Ok(InstallationId::of_configured_token())
+    );
 }
 
 #[test]

@@ -8,10 +8,17 @@ use std::time::Duration;
 use crate::domain::{AttachmentId, InstallationId, Message, ProviderChannelId, ProviderType, Timestamp};
 use crate::protocol::retry::Limits;
 
+pub mod accounts;
 pub mod channels;
+#[cfg(test)]
+pub(crate) mod fake;
+mod oauth;
+mod seal;
 
 pub use crate::protocol::pipedrive::channels::Scope;
+pub use accounts::{AccountOptions, AccountStatus, Accounts, ConnectError, Connected};
 pub use channels::{AccessToken, ChannelsUplink, Refusal, RefusalKind};
+pub use oauth::App;
 
 /// Whether the other side knows the message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

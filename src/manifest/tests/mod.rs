@@ -1,5 +1,6 @@
 //! The listener over real TLS sockets, with the real store.
 
+mod callback;
 mod endpoints;
 mod files;
 mod hostile;
@@ -72,6 +73,9 @@ fn config(dir: &TempDir) -> Config {
         pipedrive: config::Pipedrive {
             api_url: "https://pipedrive.example/api/v1".to_owned(),
             ca_file: None,
+            api_url_given: false,
+            oauth_url: "https://oauth.pipedrive.com".to_owned(),
+            token_key: None,
             access_token: None,
             client_id: Some("client".to_owned()),
             client_secret: Some(Secret::new("secret".to_owned())),
@@ -116,6 +120,13 @@ impl Gateway {
     }
 
     async fn start_with(change: impl FnOnce(&mut Config)) -> Self {
+        Self::start_with_callback(change, None).await
+    }
+
+    async fn start_with_callback(
+        change: impl FnOnce(&mut Config),
+        callback: Option<Arc<dyn super::Callback>>,
+    ) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let mut config = config(&dir);
         change(&mut config);
@@ -126,7 +137,9 @@ impl Gateway {
             .await
             .unwrap()
             .unwrap();
-        let listener = Listener::bind(&config, store.clone()).await.unwrap();
+        let listener = Listener::bind_with(&config, store.clone(), callback)
+            .await
+            .unwrap();
         let handle = listener.handle();
 
         let mut roots = rustls::RootCertStore::empty();
