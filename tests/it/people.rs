@@ -1,6 +1,6 @@
 //! The address book, and conversations that are closed.
 
-use crate::support::{Device, SOON, Site, wait_for};
+use crate::support::{Device, SOON, Site, terminate, wait_for};
 use crate::travel::conversation_with;
 
 #[test]
@@ -113,4 +113,43 @@ fn a_closed_conversation_is_shown_so_and_opens_when_the_customer_writes() {
         listed().contains("(not answered yet)").then_some(())
     });
     site.output(&send);
+}
+
+#[test]
+fn templates_are_announced_with_the_channel_and_read_again_on_reload() {
+    let site = Site::new();
+    std::fs::create_dir(site.dir.path().join("templates")).unwrap();
+    site.write(
+        "templates/thanks.toml",
+        "name = 'Thanks'\nlanguage = 'en'\ncontent = 'Thank you.'\n",
+    );
+    let clock = "clock_wait = \"1s\"";
+    let more = format!("{clock}\ntemplates_dir = \"templates\"");
+    site.write("pipepost.toml", &site.config("").replace(clock, &more));
+    assert!(site.output(&["check"]).contains("templates: thanks"));
+    let mut daemon = site.daemon();
+    wait_for("the channel with templates", SOON, || {
+        site.sandbox
+            .read(|state| state.channels.values().any(|channel| channel.template_support))
+            .then_some(())
+    });
+
+    site.write(
+        "templates/broken.toml",
+        "name = 'Broken'\nlanguage = 'english please'\ncontent = 'x'\n",
+    );
+    let check = site.command(&["check"]);
+    let said = String::from_utf8_lossy(&check.stderr).into_owned();
+    // The gateway goes on without it.
+    assert!(check.status.success());
+    assert!(
+        said.contains("broken.toml:2") && said.contains("is no language"),
+        "{said}"
+    );
+    terminate(&mut daemon.process.0, "HUP");
+    wait_for("the templates to be read again", SOON, || {
+        let log = daemon.log();
+        (log.contains("A template is left out") && log.contains("Templates read again")).then_some(())
+    });
+    site.assert_contract_kept();
 }
