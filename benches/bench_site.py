@@ -137,6 +137,27 @@ level = "warn"
             raise SystemExit("SKIP: mosquitto is not installed")
         return self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
 
+    def modem(self, program):
+        """Puts a simulated modem in the broker's place; returns it, its commands go to its stdin."""
+        link = self.dir / "modem"
+        head = self.config.read_text().split("[[broker]]")[0]
+        self.config.write_text(f"""{head}
+[[modem]]
+name = "bench"
+port = "{link}"
+home_country = "DE"
+pacing = "0s"
+[[channel]]
+id = "sms"
+name = "Bench"
+kind = "sms"
+modem = "bench"
+""")
+        modem = self.start(program, "sim", "modem", "--profile", "sim7600", "--text-interval", 5,
+                           "--link", link, stdin=subprocess.PIPE)
+        wait_for("the modem", link.is_symlink)
+        return modem
+
     def secret(self, name, text):
         path = self.dir / name
         path.touch(mode=0o600)

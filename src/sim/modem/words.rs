@@ -75,7 +75,8 @@ fn change(engine: &mut Engine, word: &str, rest: &str) -> Result<String, String>
             }
             let mut text = Text::new(number, text, engine.wall_time());
             // Two long texts of one sender must not have one reference.
-            text.reference = u16::try_from(engine.counts().taken % 256).unwrap_or(0);
+            let counts = engine.counts();
+            text.reference = u16::try_from((counts.taken + counts.waiting) % 256).unwrap_or(0);
             engine.text(&text);
         }
         "pdu" => engine.pdu(pdu::unhex(rest).map_err(|error| error.to_string())?),

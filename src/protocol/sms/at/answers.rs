@@ -10,6 +10,8 @@ use std::time::Duration;
 const MOST_HEADERS: usize = 4;
 /// Longest answer in several lines, in bytes.
 const LONGEST_TEXT: usize = 1024;
+/// For `OK` behind the SIM's state, which some modems leave out.
+const REST_OF_ANSWER: Duration = Duration::from_secs(3);
 /// For the rest of an answer in several lines.
 const REST_OF_TEXT: Duration = Duration::from_secs(2);
 
@@ -131,9 +133,11 @@ impl Dialogue {
             }
             _ => {}
         }
+        let soon = self.now + REST_OF_ANSWER;
         let Some(InFlight {
             purpose: Purpose::Step(step),
             answer,
+            until,
             ..
         }) = &mut self.in_flight
         else {
@@ -158,6 +162,9 @@ impl Dialogue {
             _ => false,
         };
         if is_answer {
+            if *step == Step::Sim {
+                *until = soon.min(*until);
+            }
             answer.get_or_insert(rest);
         }
     }

@@ -479,6 +479,10 @@ impl Dialogue {
                 self.sent(tag, outcome);
             }
             Purpose::EnterPin => self.pin_refused("the modem did not say whether it was right"),
+            Purpose::Step(Step::Sim) if command.answer.is_some() => {
+                self.silent = 0;
+                self.stepped(Step::Sim, Ok(()), command.answer, command.echoed);
+            }
             Purpose::Step(step) => self.script.push_front(step),
             other => self.worked(other, Err(ModemError::Plain), false),
         }

@@ -274,6 +274,7 @@ transcripts!(
     a_sim_pin_is_entered_once_and_a_wrong_one_never_again,
     a_pin_that_was_refused_before_a_restart_is_not_tried,
     a_missing_sim_is_waited_for,
+    a_pin_state_without_ok_is_an_answer,
     news_stand_before_inside_and_after_answers,
     news_between_a_read_and_its_pdu_do_not_tear_them_apart,
     news_between_send_and_prompt_do_not_disturb_it,
