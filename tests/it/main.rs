@@ -10,6 +10,7 @@
 
 mod chaos;
 mod commands;
+mod connect;
 mod demo;
 mod files;
 mod life;

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use pipepost::sim::pipedrive::{Gateway, Options, Sandbox, Trust};
+use pipepost::sim::pipedrive::{App, Gateway, Options, Sandbox, Trust};
 use rumqttc::{Client, Event, MqttOptions, Packet, QoS};
 
 /// Limit for anything that should happen soon; long, because machines are busy.
@@ -116,6 +116,11 @@ pub(crate) struct Site {
 
 impl Site {
     pub(crate) fn new() -> Self {
+        Self::with_app(None)
+    }
+
+    /// With an app, users connect with OAuth; without one there is a fixed token.
+    pub(crate) fn with_app(app: Option<App>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let listener = free_port();
         let gateway = Gateway {
@@ -126,6 +131,7 @@ impl Site {
         let options = Options {
             gateway: Some(gateway),
             ca_file: Some(ca_file),
+            app,
             ..Options::default()
         };
         let site = Self {
