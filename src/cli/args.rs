@@ -127,6 +127,9 @@ pub enum Command {
         /// Only print the address of the inbox page
         #[arg(long)]
         no_browser: bool,
+        /// Wait until somebody has allowed the gateway on the page, instead of doing it after two seconds
+        #[arg(long)]
+        manual: bool,
     },
     /// Run one of the simulators alone
     #[cfg(feature = "demo")]

@@ -1,5 +1,7 @@
 //! `pipepost demo`: the whole gateway in one process, with simulated devices and the Pipedrive sandbox.
 
+mod connect;
+
 use std::collections::HashSet;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -22,7 +24,7 @@ use crate::logging;
 use crate::sim::broker::Broker;
 use crate::sim::devices::{Devices, Script};
 use crate::sim::modem::{self, Cable, Customer, Modem, Profile};
-use crate::sim::pipedrive::{Counters, Gateway, Options, Sandbox, Trust};
+use crate::sim::pipedrive::{App, Counters, Gateway, Options, Sandbox, Trust};
 
 /// The page's port; the next free one is taken when it is in use.
 const PAGE_PORT: u16 = 8080;
@@ -32,7 +34,7 @@ const LISTENER_PORT: u16 = 8443;
 const PORTS: u16 = 50;
 
 /// Runs the demo until Ctrl-C.
-pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
+pub(super) async fn run(no_browser: bool, manual: bool) -> Result<(), CliError> {
     logging::start(&config::Log {
         level: log::LevelFilter::Warn,
     })
@@ -72,16 +74,19 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
     if is_ready.await.is_err() {
         return Err(ended(gateway.await));
     }
-    wait_for_links(&folder.0.join("control.sock")).await?;
+    let socket = folder.0.join("control.sock");
+    wait_for_links(&socket).await?;
     say("the gateway is ready")?;
     let mut customer = Customer::demo(&modem);
     let mut devices = Devices::start(broker.port(), &Script::demo());
     let mut inbox = Inbox::default();
     let mut ticks = tokio::time::interval(Duration::from_millis(100));
     let started = Instant::now();
+    let mut connecting = Box::pin(connect::keep(&sandbox, &socket, manual));
     loop {
         tokio::select! {
             _ = stop.wait_for(|stop| *stop) => break,
+            error = &mut connecting => return Err(error),
             outcome = &mut gateway => return Err(ended(outcome)),
             Some(event) = devices.event() => say(&event.to_string())?,
             event = customer.event() => say(&event)?,
@@ -89,6 +94,7 @@ pub(super) async fn run(no_browser: bool) -> Result<(), CliError> {
         }
     }
 
+    drop(connecting);
     say("stopping: the gateway finishes what it has begun")?;
     devices.stop().await;
     ending.send_replace(true);
@@ -234,10 +240,13 @@ fn start_modem(folder: &Path) -> Result<Modem, CliError> {
 }
 
 fn start_sandbox(folder: &Path, listener: u16) -> Result<Sandbox, CliError> {
+    let mut app = App::default();
+    // A person's browser does not trust the gateway's own certificate.
+    app.rules.carry = true;
     let options = Options {
         page_address: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, free_port(PAGE_PORT)?))),
         ca_file: Some(folder.join("sandbox-ca.pem")),
-        token: Secret::new("demo-token".to_owned()),
+        app: Some(app),
         client_id: "demo-client".to_owned(),
         client_secret: Secret::new("demo-secret".to_owned()),
         gateway: Some(Gateway {
@@ -260,9 +269,8 @@ control_socket = "{here}/control.sock"
 clock_wait = "1s"
 
 [pipedrive]
-api_url = "{api}/api/v1"
+oauth_url = "{pipedrive}"
 ca_file = "{here}/sandbox-ca.pem"
-access_token_file = "{here}/access-token"
 client_id = "demo-client"
 client_secret_file = "{here}/client-secret"
 public_url = "https://localhost:{listener}"
@@ -332,12 +340,11 @@ name = "Picture messages (own mapping)"
 kind = "mqtt"
 device = "mms"
 "#,
-        api = sandbox.url()
+        pipedrive = sandbox.url()
     );
     let file = folder.join("pipepost.toml");
     for (name, content) in [
         ("pipepost.toml", text.as_str()),
-        ("access-token", "demo-token\n"),
         ("client-secret", "demo-secret\n"),
     ] {
         write_private(&folder.join(name), content)?;

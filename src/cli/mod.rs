@@ -90,7 +90,7 @@ pub async fn execute(arguments: Arguments) -> Result<(), CliError> {
         }
         Command::Mqtt { command } => mqtt::run(&session, command).await,
         #[cfg(feature = "demo")]
-        Command::Demo { no_browser } => demo::run(no_browser).await,
+        Command::Demo { no_browser, manual } => demo::run(no_browser, manual).await,
         #[cfg(feature = "demo")]
         Command::Sim {
             command: args::SimCommand::Pipedrive(options),

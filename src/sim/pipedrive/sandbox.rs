@@ -13,7 +13,7 @@ use super::client::Gateway;
 use super::core::{Core, Parts};
 use super::faults::Faults;
 use super::limits::Limits;
-use super::oauth::{App, Decision, Offer, Rules, Visit};
+use super::oauth::{App, Decision, Installation, Offer, Rules, Visit};
 use super::paging::{History, PageSize};
 use super::probes::Probe;
 use super::state::{Counters, State, Violation};
@@ -346,11 +346,11 @@ impl Sandbox {
         self.core.change(|_| ());
     }
 
-    /// Whether somebody has installed the app.
+    /// Whether somebody has installed the app, with a refresh token that still counts.
     #[must_use]
     pub fn is_connected(&self) -> bool {
         self.core
-            .oauth(|registry| registry.installations().next().is_some())
+            .oauth(|registry| registry.installations().any(Installation::is_alive))
             .unwrap_or(true)
     }
 

@@ -183,6 +183,13 @@ pub(super) struct Installation {
     refresh: Option<Refresh>,
 }
 
+impl Installation {
+    /// Whether its refresh token was not ended by a switch.
+    pub(super) const fn is_alive(&self) -> bool {
+        self.refresh.is_some()
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Refresh {
     token: String,
