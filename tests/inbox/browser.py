@@ -27,7 +27,7 @@ SHIFT = 8
 class Browser:
     """One Chromium with one page."""
 
-    def __init__(self, profile, log):
+    def __init__(self, profile, log, extra=()):
         arguments = [
             "chromium",
             "--headless=new",
@@ -43,6 +43,7 @@ class Browser:
             "--no-proxy-server",
             "--hide-scrollbars",
             "--mute-audio",
+            *extra,
         ]
         if os.geteuid() == 0:
             # Chromium's sandbox does not work for root.

@@ -38,7 +38,7 @@ class Demo:
     def __init__(self, program, folder):
         self.log = open(folder / "demo.log", "w", encoding="utf-8")
         self.process = subprocess.Popen(
-            [program, "demo", "--no-browser"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            [program, "demo", "--no-browser", "--manual"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         self.lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
@@ -125,6 +125,33 @@ def fits(browser, where):
 
 def count_calls(browser, verdict):
     return browser.evaluate(f"document.querySelectorAll('#calls .verdict.{verdict}').length")
+
+
+def connected_by_hand(demo, browser, pictures):
+    """What `pipepost demo --manual` waits for: a look at who asks for what, and a click."""
+    browser.wait("the page to be live", "document.querySelector('#live.on')")
+    browser.wait("the offer", "!document.querySelector('#offer').hidden")
+    offered = "document.activeElement.id === 'offer-open'"
+    tab_to(browser, offered, "the link of the offer")
+    fits(browser, "the offer")
+    browser.picture(pictures / "offer.png")
+    assert demo.ask("state")["channels"] == [], "nobody has allowed it yet"
+    browser.press("Enter")
+    browser.wait("the question", "document.querySelector('button[value=allow]')")
+    tab_to(browser, "document.activeElement.value === 'allow'", "the button that allows it")
+    browser.picture(pictures / "question.png")
+    browser.size(390, 780)
+    fits(browser, "the question on a phone")
+    browser.picture(pictures / "phone-question.png")
+    browser.size(1360, 850)
+    browser.press("Enter")
+    inside = "document.querySelector('iframe')?.contentDocument?.body?.innerText"
+    browser.wait("the gateway's page", f"{inside}?.includes('Ada Brooks of Acme Heating')")
+    demo.wait("Connected as Ada Brooks of Acme Heating")
+    browser.picture(pictures / "connected.png")
+    tab_to(browser, "document.activeElement.getAttribute('href') === '/'", "the way to the inbox")
+    browser.press("Enter")
+    browser.wait("no more offer", "document.querySelector('#offer')?.hidden")
 
 
 def messages_appear_by_themselves(demo, browser):
@@ -326,6 +353,8 @@ def main():
         browser.size(1360, 850)
         browser.open(demo.page)
         say = lambda what: print(f"ok {time.monotonic() - started:5.1f} s  {what}", flush=True)
+        connected_by_hand(demo, browser, pictures)
+        say("connected by keyboard: offer, question, the gateway's answer")
         messages_appear_by_themselves(demo, browser)
         say("messages appear, with unread marks")
         link = an_answer_with_a_file_by_keyboard(demo, browser, folder, pictures)

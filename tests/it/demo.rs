@@ -131,9 +131,15 @@ fn the_demo_shows_messages_at_once_and_an_answer_comes_back_as_delivered() {
     assert!(!page.contains(":8080/"), "{page}");
     drop(taken);
     screen.wait_for("the gateway is ready", SOON);
+    let connect = screen.wait_for("connect: ", SOON);
+    assert!(
+        connect.contains(&format!("{page}oauth/authorize?client_id=")),
+        "{connect}"
+    );
     // Jürgen's messages come through GSM2MQTT, which reports delivery.
     screen.wait_for("Jürgen Köhler wrote", Duration::from_secs(5));
     screen.wait_for("in the inbox: \"Grüß Gott", SOON);
+    screen.wait_for("Connected as Ada Brooks of Acme Heating", SOON);
 
     reply(&page, "demo-field", "Grüß Gott", "Das Angebot ist unterwegs.");
     screen.wait_for("the answer \"Das Angebot ist unterwegs.\" is delivered", SOON);

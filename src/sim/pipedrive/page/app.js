@@ -36,7 +36,7 @@ function showOffer({ app, offer }) {
 }
 
 function showUsers(app) {
-  const focused = document.activeElement && document.activeElement.dataset.key;
+  const focused = $("users").contains(document.activeElement) ? document.activeElement.dataset.key : null;
   $("users").replaceChildren(...app.users.map((user) => userElement(user, app.installations)));
   const again = focused && $("users").querySelector("[data-key=\"" + focused + "\"]");
   if (again) again.focus();
