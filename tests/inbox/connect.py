@@ -177,7 +177,8 @@ device = "{channel}"
         texts = {channel: [] for channel in CHANNELS}
         for conversation in self.switch("state")["conversations"]:
             channel = conversation["channel"].removeprefix("gw-test-")
-            ordered = sorted(conversation["messages"], key=lambda m: m["created_at"])
+            # Of the same millisecond the ids tell which came first.
+            ordered = sorted(conversation["messages"], key=lambda m: (m["created_at"], m["id"]))
             texts[channel] += [m["text"] for m in ordered if not m["outgoing"]]
         return texts
 

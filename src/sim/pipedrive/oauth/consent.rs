@@ -103,7 +103,7 @@ pub(super) fn carried(visit: &Result<Visit, String>) -> String {
         Ok(visit) => (
             format!("The gateway answered with {}:", visit.status),
             format!(
-                "<iframe title=\"The gateway's page\" sandbox=\"allow-same-origin\" srcdoc=\"{}\"></iframe>\n",
+                "<iframe title=\"The gateway's page\" tabindex=\"-1\" sandbox=\"allow-same-origin\" srcdoc=\"{}\"></iframe>\n",
                 escaped(&visit.body)
             ),
         ),
