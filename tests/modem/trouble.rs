@@ -44,6 +44,9 @@ async fn a_right_pin_opens_the_sim_and_a_wrong_one_is_tried_once_also_over_a_res
     };
     let modem = plug(folder.path(), locked);
     let mut wrong = config(&folder.path().join("modem"));
+    let mut gateway = Gateway::start_with(folder.path(), wrong.clone());
+    gateway.down("write it to a file").await;
+    gateway.crash().await;
     wrong.pin = Some(Secret::new("1111".to_owned()));
     let mut gateway = Gateway::start_with(folder.path(), wrong.clone());
     gateway.down("the SIM's PIN was refused").await;

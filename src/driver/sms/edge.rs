@@ -144,9 +144,10 @@ impl Edge {
     pub(in crate::driver) fn sim_obstacle(&self, sim: Sim) -> Option<String> {
         Some(match sim {
             Sim::Unknown | Sim::Ready => return None,
+            Sim::PinNeeded if self.modem.pin.is_some() => "the SIM's PIN is being entered".to_owned(),
             Sim::PinNeeded => format!(
                 "the SIM wants its PIN: write it to a file and name that with pin_file of the modem, or pass the \
-                 credential modem-{}-pin",
+                 credential modem-{}-pin; then start the service again",
                 self.name()
             ),
             Sim::PinRefused => {
