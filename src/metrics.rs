@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub store_full: bool,
     /// State of the way to Pipedrive, one word.
     pub uplink_state: String,
+    /// API tokens of the day by installation.
+    pub budgets: Vec<BudgetFigures>,
     /// Accepted by Pipedrive.
     pub accepted: u64,
     /// Refused by Pipedrive for good.
@@ -44,6 +46,21 @@ pub struct Snapshot {
     pub modems: Vec<(String, ModemFigures)>,
     /// Channel, handed over, rejected, unknown.
     pub lanes: Vec<(String, u64, u64, u64)>,
+}
+
+/// The API tokens of an installation's day; what is not known is left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BudgetFigures {
+    /// Which installation.
+    pub installation: String,
+    /// Whether its messages flow, one word.
+    pub state: String,
+    /// Spent by this gateway today.
+    pub spent: u64,
+    /// Left today.
+    pub left: Option<u64>,
+    /// When they end at the present rate, if that is today: seconds since 1970.
+    pub ends_at_s: Option<i64>,
 }
 
 /// A modem's figures; what is not known is left out.
@@ -74,6 +91,49 @@ struct Outcome {
 
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InstallationState {
+    installation: String,
+    name: String,
+}
+
+fn budgets(registry: &mut Registry, budgets: &[BudgetFigures]) {
+    let mut family = |name: &str, help: &str, value: fn(&BudgetFigures) -> Option<i64>| {
+        let family = Family::<Label, Gauge>::default();
+        for budget in budgets {
+            if let Some(value) = value(budget) {
+                let name = budget.installation.clone();
+                family.get_or_create(&Label { name }).set(value);
+            }
+        }
+        registry.register(name, help, family);
+    };
+    family("budget_spent", "API tokens spent today", |budget| {
+        Some(signed(budget.spent))
+    });
+    family("budget_left", "API tokens left today", |budget| {
+        budget.left.map(signed)
+    });
+    family(
+        "budget_ends_at_seconds",
+        "When the API tokens end at the present rate, if that is today",
+        |budget| budget.ends_at_s,
+    );
+    let states = Family::<InstallationState, Gauge>::default();
+    for budget in budgets {
+        let label = InstallationState {
+            installation: budget.installation.clone(),
+            name: budget.state.clone(),
+        };
+        states.get_or_create(&label).set(1);
+    }
+    registry.register(
+        "installation_state",
+        "1 for the state that holds for an installation",
+        states,
+    );
 }
 
 type Figure = fn(&ModemFigures) -> Option<i64>;
@@ -182,6 +242,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         vec![(snapshot.uplink_state.clone(), 1)],
     );
 
+    budgets(&mut registry, &snapshot.budgets);
     modems(&mut registry, &snapshot.modems);
 
     let mut counter = |name: &str, help: &str, value: u64| {
@@ -239,6 +300,13 @@ mod tests {
             )],
             lanes: vec![("sms".to_owned(), 4, 0, 1)],
             uplink_state: "running".to_owned(),
+            budgets: vec![BudgetFigures {
+                installation: "static".to_owned(),
+                state: "running".to_owned(),
+                spent: 120,
+                left: Some(29_880),
+                ends_at_s: None,
+            }],
             ..Snapshot::default()
         };
         let text = render(&snapshot).unwrap();
@@ -249,6 +317,8 @@ mod tests {
             "pipepost_modem_signal_dbm{name=\"modem office\"} -73",
             "pipepost_outgoing_total{channel=\"sms\",outcome=\"unknown\"} 1",
             "pipepost_uplink_state{name=\"running\"} 1",
+            "pipepost_budget_left{name=\"static\"} 29880",
+            "pipepost_installation_state{installation=\"static\",name=\"running\"} 1",
         ] {
             assert!(
                 text.lines().any(|found| found == line),

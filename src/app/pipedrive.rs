@@ -7,9 +7,10 @@ use super::AppError;
 use super::connect::{Connector, redirect_uri};
 use super::tasks::Tasks;
 use crate::config::{Channel, Config, CreatedAt};
-use crate::control::{ChannelCalls, UplinkSummary, Waiting};
+use crate::control::{BudgetSummary, ChannelCalls, UplinkSummary, Waiting};
 use crate::domain::{ConversationId, ProviderChannelId, Timestamp};
 use crate::http;
+use crate::protocol::budget;
 use crate::protocol::pipedrive::wire::TimeForm;
 use crate::queue::to_hardware::Links;
 use crate::queue::to_uplink::{Patience, Pump, PumpHandle, Settings};
@@ -102,6 +103,7 @@ pub(super) fn spawn(
         // Less than the whole stop may take, so that what is cut off is cut off in order and nobody is named late.
         drain: config.gateway.drain_timeout.mul_f32(0.8),
         patience: Patience::default(),
+        daily_budget: config.pipedrive.daily_budget,
     };
     let (pump, handle) = Pump::new(store.clone(), Arc::clone(&uplink) as Arc<_>, settings);
     let pulse = tasks.pulse("uplink");
@@ -169,6 +171,20 @@ fn summary(pump: &PumpHandle) -> UplinkSummary {
         accepted: status.accepted,
         failed: status.failed,
         waiting: held.chain(waiting).collect(),
+        budgets: status
+            .installations
+            .iter()
+            .map(|of| BudgetSummary {
+                installation: of.installation.to_string(),
+                state: of.state.word().to_owned(),
+                spent: of.budget.spent,
+                limit: of.budget.limit,
+                left: of.budget.left,
+                ends_at: of.budget.ends_at.map(Timestamp::to_iso8601),
+                ends_at_s: of.budget.ends_at.map(|at| at.unix_ms() / 1000),
+                words: of.budget.words.clone(),
+            })
+            .collect(),
     }
 }
 
@@ -210,15 +226,22 @@ impl ChannelCalls for Calls {
                 .register_channel(&registration, now())
                 .map_err(words)?,
         }
+        self.pump.count(id, budget::REGISTER);
         self.pump.retry_now();
         Ok(())
     }
 
     fn delete_channel(&self, id: &ProviderChannelId) -> Result<(), String> {
-        self.uplink.delete_channel(id, now()).map_err(words)
+        self.uplink.delete_channel(id, now()).map_err(words)?;
+        self.pump.count(id, budget::DELETE);
+        Ok(())
     }
 
     fn delete_conversation(&self, channel: &ProviderChannelId, id: ConversationId) -> Result<(), String> {
-        self.uplink.delete_conversation(channel, id, now()).map_err(words)
+        self.uplink
+            .delete_conversation(channel, id, now())
+            .map_err(words)?;
+        self.pump.count(channel, budget::DELETE);
+        Ok(())
     }
 }

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::control::{
     ChannelStatus, ContactsPage, Conversation, ConversationRow, InstallationStatus, LinkStatus, MessageRow,
-    QueueView, Status, UnmappedRow,
+    QueueView, Status, UnmappedRow, UplinkSummary,
 };
 use crate::driver::sms::ModemStatus;
 use crate::protocol::sms::international_form;
@@ -92,6 +92,39 @@ fn installations(all: &[InstallationStatus]) -> String {
     out
 }
 
+fn pipedrive(uplink: &UplinkSummary) -> String {
+    let mut out = String::new();
+    line!(out, "pipedrive  {}", uplink.words);
+    line!(
+        out,
+        "           {} accepted, {} refused since the start",
+        uplink.accepted,
+        uplink.failed
+    );
+    for budget in &uplink.budgets {
+        match uplink.budgets.len() {
+            1 => line!(out, "budget     {}", budget.words),
+            _ => line!(
+                out,
+                "budget     {} ({}): {}",
+                budget.installation,
+                budget.state,
+                budget.words
+            ),
+        }
+    }
+    for waiting in &uplink.waiting {
+        let (attempt, next) = (waiting.attempts + 1, duration(waiting.next_attempt_s));
+        line!(
+            out,
+            "           {} waits, attempt {attempt} in {next}: {}",
+            waiting.conversation,
+            waiting.reason
+        );
+    }
+    out
+}
+
 /// `pipepost status`
 #[must_use]
 pub(super) fn status(status: &Status) -> String {
@@ -135,22 +168,7 @@ pub(super) fn status(status: &Status) -> String {
         line!(out, "           Pipedrive last called: {last}");
     }
     if let Some(uplink) = &status.uplink {
-        line!(out, "pipedrive  {}", uplink.words);
-        line!(
-            out,
-            "           {} accepted, {} refused since the start",
-            uplink.accepted,
-            uplink.failed
-        );
-        for waiting in &uplink.waiting {
-            let (attempt, next) = (waiting.attempts + 1, duration(waiting.next_attempt_s));
-            line!(
-                out,
-                "           {} waits, attempt {attempt} in {next}: {}",
-                waiting.conversation,
-                waiting.reason
-            );
-        }
+        out.push_str(&pipedrive(uplink));
     }
     out.push_str(&installations(&status.installations));
     let store = &status.store;

@@ -410,6 +410,9 @@ impl Check<'_> {
         self.pipedrive_readiness(&raw, access_token.is_some(), client_secret.is_some());
         let timeout = self.span(&at("timeout"), raw.timeout, 1, 600);
         self.range(&at("in_flight"), raw.in_flight, 1, 64);
+        if let Some(tokens) = raw.daily_budget {
+            self.range(&at("daily_budget"), tokens, 100, 1_000_000_000);
+        }
         effective.pipedrive = raw.clone();
         Pipedrive {
             api_url: raw.api_url,
@@ -430,6 +433,7 @@ impl Check<'_> {
             },
             timeout,
             in_flight: raw.in_flight,
+            daily_budget: raw.daily_budget,
         }
     }
 

@@ -117,6 +117,8 @@ pub struct Pipedrive {
     pub timeout: Duration,
     /// `in_flight`: how many requests at a time, one per conversation. Default 8.
     pub in_flight: usize,
+    /// `daily_budget`: the most API tokens that may be spent in a day and company; `None` is what Pipedrive gives.
+    pub daily_budget: Option<u64>,
 }
 
 /// `pipedrive.created_at`

@@ -54,6 +54,7 @@ pub(super) struct Pipedrive {
     pub(super) created_at: CreatedAt,
     pub(super) timeout: Span,
     pub(super) in_flight: usize,
+    pub(super) daily_budget: Option<u64>,
 }
 
 impl Default for Pipedrive {
@@ -70,6 +71,7 @@ impl Default for Pipedrive {
             created_at: CreatedAt::Iso8601,
             timeout: Span::seconds(30),
             in_flight: 8,
+            daily_budget: None,
         }
     }
 }

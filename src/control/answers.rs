@@ -114,7 +114,8 @@ pub struct ListenerStatus {
 /// The way to Pipedrive.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct UplinkSummary {
-    /// One word for machines: `running`, `held`, `not_connected`, `not_authorized`, `channels_api_gone`.
+    /// One word for machines: `running`, `held`, `budget_empty`, `not_connected`, `not_authorized`,
+    /// `reconnect_needed`, `channels_api_gone`.
     pub state: String,
     /// The state in words, with the remedy.
     pub words: String,
@@ -124,6 +125,30 @@ pub struct UplinkSummary {
     pub failed: u64,
     /// Conversations that wait after a failed attempt.
     pub waiting: Vec<Waiting>,
+    /// The API tokens of the day, by installation.
+    #[serde(default)]
+    pub budgets: Vec<BudgetSummary>,
+}
+
+/// The API tokens of a company's day.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BudgetSummary {
+    /// Which installation; `static` is that of a configured access token.
+    pub installation: String,
+    /// Whether its messages flow, one word.
+    pub state: String,
+    /// Spent by this gateway today.
+    pub spent: u64,
+    /// What the day has, if that is known.
+    pub limit: Option<u64>,
+    /// What is left of it, if that is known.
+    pub left: Option<u64>,
+    /// When it ends at the rate of the last quarter of an hour, if that is today; ISO 8601.
+    pub ends_at: Option<String>,
+    /// The same in seconds since 1970.
+    pub ends_at_s: Option<i64>,
+    /// A line for a person.
+    pub words: String,
 }
 
 /// A conversation whose next message waits.

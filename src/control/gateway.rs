@@ -5,8 +5,8 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::answers::{
-    ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus, MessageRow,
-    QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
+    BudgetSummary, ChannelStatus, Conversation, ConversationRow, Done, Failure, LinkStatus, ListenerStatus,
+    MessageRow, QueueView, RefusedUpdate, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary,
 };
 use super::connecting::Connecting;
 use crate::config::{Channel, Config};
@@ -75,6 +75,16 @@ impl From<StoreError> for Failure {
             },
             other => Self::internal(&other),
         }
+    }
+}
+
+fn budget_figures(budget: &BudgetSummary) -> metrics::BudgetFigures {
+    metrics::BudgetFigures {
+        installation: budget.installation.clone(),
+        state: budget.state.clone(),
+        spent: budget.spent,
+        left: budget.left,
+        ends_at_s: budget.ends_at_s,
     }
 }
 
@@ -182,6 +192,9 @@ impl Gateway {
             unmapped: store.unmapped,
             store_full: store.alarm.is_some(),
             uplink_state: uplink.map(|uplink| uplink.state.clone()).unwrap_or_default(),
+            budgets: uplink
+                .map(|uplink| uplink.budgets.iter().map(budget_figures).collect())
+                .unwrap_or_default(),
             accepted: uplink.map_or(0, |uplink| uplink.accepted),
             failed: uplink.map_or(0, |uplink| uplink.failed),
             installations: status

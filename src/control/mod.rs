@@ -9,9 +9,9 @@ mod modem;
 pub mod server;
 
 pub use answers::{
-    ChannelStatus, ContactRow, ContactsPage, Conversation, ConversationRow, Done, Failure, LinkStatus,
-    ListenerStatus, MessageRow, QueueView, RefusedUpdate, SaveContacts, SavedContact, SavedContacts,
-    SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
+    BudgetSummary, ChannelStatus, ContactRow, ContactsPage, Conversation, ConversationRow, Done, Failure,
+    LinkStatus, ListenerStatus, MessageRow, QueueView, RefusedUpdate, SaveContacts, SavedContact,
+    SavedContacts, SendRequest, Sent, Status, StoreStatus, UnmappedRow, UplinkSummary, UssdRequest, Waiting,
 };
 pub use connecting::{
     ConnectOpened, ConnectPhase, ConnectProgress, ConnectRequest, Connecting, InstallationStatus,

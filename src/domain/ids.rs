@@ -176,6 +176,14 @@ impl InstallationId {
         Self("static".to_owned())
     }
 
+    /// What limits of a whole company are kept under: its number, or the id itself when nobody knows it.
+    #[must_use]
+    pub fn company(&self) -> &str {
+        self.0
+            .split_once('-')
+            .map_or(self.0.as_str(), |(company, _)| company)
+    }
+
     /// The installation of a user of a company, in Pipedrive's numbers.
     #[must_use]
     pub fn of_user(company: u64, user: u64) -> Self {

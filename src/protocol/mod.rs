@@ -1,6 +1,7 @@
 //! Bytes and time in, commands out: no tokio, no sockets, no clock.
 
 pub mod avatar;
+pub mod budget;
 pub mod contacts;
 pub mod file;
 pub mod media;

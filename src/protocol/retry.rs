@@ -45,6 +45,8 @@ pub struct Limits {
     pub reset: Option<Duration>,
     /// `Retry-After`, as a number of seconds or a date (RFC 9110, section 10.2.3).
     pub retry_after: Option<Duration>,
+    /// `x-token-cost`: tokens that the call cost.
+    pub cost: Option<u64>,
     /// `x-daily-ratelimit-token-limit`: tokens per day and company.
     pub daily_limit: Option<u64>,
     /// `x-daily-ratelimit-token-remaining`: tokens left today.
@@ -61,6 +63,7 @@ impl Limits {
             remaining: small("x-ratelimit-remaining"),
             reset: header("x-ratelimit-reset").and_then(seconds),
             retry_after: header("retry-after").and_then(|text| seconds(text).or_else(|| until(text, now))),
+            cost: number("x-token-cost"),
             daily_limit: number("x-daily-ratelimit-token-limit"),
             daily_remaining: number("x-daily-ratelimit-token-remaining"),
         }
@@ -87,22 +90,39 @@ fn until(text: &str, now: Timestamp) -> Option<Duration> {
 
 /// Keeps requests below a burst limit that the server announces.
 ///
-/// The limit counts requests in a rolling window. The pacer remembers when it sent and waits for the oldest
-/// request to leave the window; what the server counts beyond that (another integration with the same token)
-/// is taken as sent just now.
+/// The limit counts requests in a rolling window at the moment they arrive, which nobody here sees: between a
+/// request and its answer. A request counts as arrived when its answer came, less the time that the fastest took: one
+/// that was slow (a handshake, a busy machine) may have arrived late, and leaves the window as late. What the server
+/// counts beyond that (another integration with the same token) is taken as sent just now.
 #[derive(Clone, Debug)]
 pub struct Pacer {
     window: Duration,
     limit: Option<usize>,
-    sent: VecDeque<Duration>,
-    blocked_until: Duration,
+    sent: VecDeque<Sent>,
+    number: u64,
+    fastest: Duration,
 }
+
+#[derive(Clone, Copy, Debug)]
+struct Sent {
+    permit: Permit,
+    at: Duration,
+    answered: Option<Duration>,
+}
+
+/// The permission for one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Permit(u64);
 
 impl Pacer {
     /// Pipedrive's burst window.
     pub const WINDOW: Duration = Duration::from_secs(2);
     /// Added to the window, because requests do not all travel equally long.
     const MARGIN: Duration = Duration::from_millis(50);
+    /// How much longer a request is remembered, because the server may still count it.
+    const MEMORY: Duration = Duration::from_millis(500);
+    /// A request without an answer is forgotten after this time.
+    const LOST: Duration = Duration::from_secs(5 * 60);
     /// Largest limit that is worth pacing for; bounds the memory.
     const MOST: usize = 1024;
 
@@ -113,28 +133,49 @@ impl Pacer {
             window: window + Self::MARGIN,
             limit: None,
             sent: VecDeque::new(),
-            blocked_until: Duration::ZERO,
+            number: 0,
+            fastest: Duration::ZERO,
         }
     }
 
     /// Takes the permission for one request at `now`, or says how long to wait before asking again.
-    pub fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        if self.blocked_until > now {
-            return Err(self.blocked_until.saturating_sub(now));
-        }
-        let Some(limit) = self.limit else { return Ok(()) };
+    pub fn take(&mut self, now: Duration) -> Result<Permit, Duration> {
         self.forget(now);
-        match self.sent.front() {
-            Some(oldest) if self.sent.len() >= limit => Err((*oldest + self.window).saturating_sub(now)),
-            _ => {
-                self.sent.push_back(now);
-                Ok(())
+        if let Some(limit) = self.limit {
+            let leaves = self.sent.iter().map(|sent| self.leaves(sent));
+            // One without an answer stays for an unknown time.
+            let inside = leaves
+                .map(|at| at.unwrap_or(Duration::MAX))
+                .filter(|at| *at > now);
+            let mut inside: Vec<Duration> = inside.collect();
+            if let Some(more) = inside.len().checked_sub(limit) {
+                inside.sort_unstable();
+                let free = inside.get(more).copied().unwrap_or(Duration::MAX);
+                return Err(free.saturating_sub(now).min(self.window));
             }
         }
+        self.number = self.number.wrapping_add(1);
+        let permit = Permit(self.number);
+        self.remember(permit, now, None);
+        Ok(permit)
     }
 
-    /// Learns from the headers of an answer that came at `now`.
-    pub fn learn(&mut self, now: Duration, limits: &Limits) {
+    /// The request was not made after all.
+    pub fn withdraw(&mut self, permit: Permit) {
+        self.sent.retain(|sent| sent.permit != permit);
+    }
+
+    /// Learns from the answer to a request, which came at `now`, or from its failure.
+    pub fn answered(&mut self, now: Duration, permit: Permit, limits: &Limits) {
+        if let Some(sent) = self.sent.iter_mut().find(|sent| sent.permit == permit) {
+            sent.answered = Some(now);
+            let took = now.saturating_sub(sent.at);
+            // Follows very slowly when the way has become longer: too short is only slower.
+            self.fastest = match took.checked_sub(self.fastest) {
+                Some(more) if !self.fastest.is_zero() => self.fastest + more / 1024,
+                _ => took,
+            };
+        }
         if let Some(limit) = limits.limit {
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
             self.limit = (limit <= Self::MOST).then_some(limit);
@@ -144,19 +185,32 @@ impl Pacer {
         };
         self.forget(now);
         let counted = limit.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
-        let others = counted.saturating_sub(self.sent.len());
-        self.sent.extend(std::iter::repeat_n(now, others));
+        for _ in self.sent.len()..counted {
+            self.number = self.number.wrapping_add(1);
+            self.remember(Permit(self.number), now, Some(now + self.fastest));
+        }
     }
 
-    /// Sends nothing before `pause` has passed.
-    pub fn block(&mut self, now: Duration, pause: Duration) {
-        self.blocked_until = self.blocked_until.max(now + pause.min(LONGEST_PAUSE));
+    fn remember(&mut self, permit: Permit, at: Duration, answered: Option<Duration>) {
+        if self.sent.len() >= Self::MOST {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(Sent { permit, at, answered });
+    }
+
+    /// When a request leaves the server's window.
+    fn leaves(&self, sent: &Sent) -> Option<Duration> {
+        let arrived = sent.answered?.saturating_sub(self.fastest).max(sent.at);
+        Some(arrived + self.window)
     }
 
     fn forget(&mut self, now: Duration) {
-        while self.sent.front().is_some_and(|sent| *sent + self.window <= now) {
-            self.sent.pop_front();
-        }
+        let mut sent = std::mem::take(&mut self.sent);
+        sent.retain(|sent| match self.leaves(sent) {
+            Some(at) => at + Self::MEMORY > now,
+            None => sent.at + Self::LOST > now,
+        });
+        self.sent = sent;
     }
 }
 
@@ -194,28 +248,51 @@ mod tests {
         }
 
         #[test]
-        fn no_window_ever_holds_more_requests_than_the_limit(
+        fn no_window_of_the_server_ever_holds_more_requests_than_the_limit(
             limit in 1u32..50,
-            steps in prop::collection::vec((0u64..400, any::<bool>()), 1..300),
+            base in 1u64..200,
+            steps in prop::collection::vec((0u64..60, 0u64..300), 1..300),
         ) {
+            // Every request travels for up to 300 ms more than the fastest, which is known from the beginning.
             let mut pacer = Pacer::new(Pacer::WINDOW);
-            pacer.learn(Duration::ZERO, &Limits { limit: Some(limit), ..Limits::default() });
-            let (mut now, mut sent) = (Duration::ZERO, Vec::new());
-            for (step, obey) in steps {
+            let announced = Limits { limit: Some(limit), ..Limits::default() };
+            let first = pacer.take(Duration::ZERO).unwrap();
+            pacer.answered(ms(base), first, &announced);
+            let (mut now, mut arrived) = (ms(base), vec![ms(base)]);
+            let mut open: Vec<(Duration, Permit)> = Vec::new();
+            for (step, delay) in steps {
                 now += ms(step);
-                match pacer.take(now) {
-                    Ok(()) => sent.push(now),
-                    Err(wait) if obey => {
-                        now += wait;
-                        prop_assert!(pacer.take(now).is_ok(), "waiting as told must be enough");
-                        sent.push(now);
-                    }
-                    Err(_) => {}
+                for (at, permit) in open.extract_if(.., |(at, _)| *at <= now) {
+                    pacer.answered(at, permit, &announced);
+                }
+                if let Ok(permit) = pacer.take(now) {
+                    arrived.push(now + ms(base + delay));
+                    open.push((now + ms(base + delay), permit));
                 }
             }
-            for (index, start) in sent.iter().enumerate() {
-                let inside = sent[index..].iter().filter(|time| **time < *start + Pacer::WINDOW).count();
-                prop_assert!(inside <= limit as usize);
+            arrived.sort();
+            for (index, start) in arrived.iter().enumerate() {
+                let inside = arrived[index..].iter().filter(|time| **time < *start + Pacer::WINDOW).count();
+                prop_assert!(inside <= limit as usize, "{inside} of {limit}");
+            }
+        }
+
+        #[test]
+        fn waiting_as_told_is_enough_when_every_answer_is_there(limit in 1u32..50, steps in prop::collection::vec(0u64..100, 1..200)) {
+            let mut pacer = Pacer::new(Pacer::WINDOW);
+            let announced = Limits { limit: Some(limit), ..Limits::default() };
+            let mut now = Duration::ZERO;
+            for step in steps {
+                now += ms(step);
+                let permit = match pacer.take(now) {
+                    Ok(permit) => permit,
+                    Err(wait) => {
+                        now += wait;
+                        pacer.take(now).unwrap()
+                    }
+                };
+                now += ms(1);
+                pacer.answered(now, permit, &announced);
             }
         }
 
@@ -229,19 +306,28 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_sender_reaches_95_percent_of_the_limit() {
+    fn a_steady_sender_with_100_ms_of_latency_reaches_95_percent_of_the_limit() {
         let mut pacer = Pacer::new(Pacer::WINDOW);
         let limits = Limits {
             limit: Some(80),
             ..Limits::default()
         };
-        pacer.learn(Duration::ZERO, &limits);
         let (mut now, mut sent) = (Duration::ZERO, 0);
+        let mut open: VecDeque<(Duration, Permit)> = VecDeque::new();
         while now < Duration::from_secs(100) {
-            match pacer.take(now) {
-                Ok(()) => sent += 1,
-                Err(wait) => now += wait,
+            while let Some((at, permit)) = open.front().copied()
+                && at <= now
+            {
+                open.pop_front();
+                pacer.answered(at, permit, &limits);
             }
+            while open.len() < 8
+                && let Ok(permit) = pacer.take(now)
+            {
+                sent += 1;
+                open.push_back((now + ms(100), permit));
+            }
+            now += ms(1);
         }
         assert!(sent >= 3800, "{sent} of 4000");
     }
@@ -249,24 +335,48 @@ mod tests {
     #[test]
     fn what_others_send_with_the_same_token_counts() {
         let mut pacer = Pacer::new(Pacer::WINDOW);
-        assert_eq!(pacer.take(ms(0)), Ok(()));
+        let permit = pacer.take(ms(0)).unwrap();
         let limits = Limits {
             limit: Some(10),
             remaining: Some(2),
             ..Limits::default()
         };
-        pacer.learn(ms(10), &limits);
-        assert_eq!(pacer.take(ms(10)), Ok(()));
-        assert_eq!(pacer.take(ms(10)), Ok(()));
-        assert_eq!(pacer.take(ms(10)), Err(ms(2050)));
+        pacer.answered(ms(10), permit, &limits);
+        for _ in 0..2 {
+            let permit = pacer.take(ms(10)).unwrap();
+            pacer.answered(ms(20), permit, &Limits::default());
+        }
+        assert_eq!(pacer.take(ms(20)), Err(ms(2030)));
     }
 
     #[test]
-    fn a_blocked_pacer_waits_also_without_a_known_limit() {
+    fn a_request_that_was_slow_leaves_the_window_as_late() {
         let mut pacer = Pacer::new(Pacer::WINDOW);
-        pacer.block(ms(100), ms(500));
-        assert_eq!(pacer.take(ms(200)), Err(ms(400)));
-        assert_eq!(pacer.take(ms(600)), Ok(()));
+        let limits = Limits {
+            limit: Some(2),
+            ..Limits::default()
+        };
+        // With a handshake it takes 300 ms, without one 10 ms.
+        let slow = pacer.take(ms(0)).unwrap();
+        pacer.answered(ms(300), slow, &limits);
+        let quick = pacer.take(ms(300)).unwrap();
+        pacer.answered(ms(310), quick, &limits);
+        assert_eq!(pacer.take(ms(310)), Err(ms(2030)), "290 ms + 2050 ms");
+    }
+
+    #[test]
+    fn requests_without_an_answer_count_until_they_have_one() {
+        let mut pacer = Pacer::new(Pacer::WINDOW);
+        let limits = Limits {
+            limit: Some(2),
+            ..Limits::default()
+        };
+        let first = pacer.take(ms(0)).unwrap();
+        pacer.answered(ms(10), first, &limits);
+        let hanging = [pacer.take(ms(5000)).unwrap(), pacer.take(ms(5000)).unwrap()];
+        assert!(pacer.take(ms(9000)).is_err());
+        pacer.withdraw(hanging[0]);
+        assert!(pacer.take(ms(9000)).is_ok());
     }
 
     #[test]
@@ -294,6 +404,7 @@ mod tests {
             ("x-ratelimit-limit", "80"),
             ("x-ratelimit-remaining", "79"),
             ("x-ratelimit-reset", "2"),
+            ("x-token-cost", "10"),
             ("x-daily-ratelimit-token-limit", "30000"),
             ("x-daily-ratelimit-token-remaining", "29990"),
         ];
@@ -305,6 +416,7 @@ mod tests {
                 remaining: Some(79),
                 reset: Some(ms(2000)),
                 retry_after: None,
+                cost: Some(10),
                 daily_limit: Some(30_000),
                 daily_remaining: Some(29_990),
             }

@@ -47,7 +47,7 @@ pub use notes::{Kept, Note};
 pub use reader::Reader;
 pub use types::{
     Activity, ChannelCounts, ChannelLink, Contact, ContactOutcome, ConversationView, Counts, Head, Inserted,
-    Maintenance, NewOutgoing, Options, Queue, Queued, Space, StatusApplied, StoredFile, UplinkItem,
+    Maintenance, NewOutgoing, Options, Queue, Queued, Space, StatusApplied, StoredFile, Updates, UplinkItem,
     UplinkKind,
 };
 
@@ -297,6 +297,20 @@ impl Store {
         limit: usize,
     ) -> Vec<Head> {
         self.inner.shared.heads(queue, channel, exclude, limit)
+    }
+
+    /// What may be delivered to the uplink next, oldest first, of one channel or of all: up to `limit`, one of each
+    /// conversation that is not in `exclude`. Also since when the oldest status update that does not yet may has
+    /// waited. A new message does not wait for the status updates of its conversation.
+    #[must_use]
+    pub fn deliverable(
+        &self,
+        channel: Option<&ChannelId>,
+        exclude: &HashSet<ConversationId>,
+        limit: usize,
+        updates: Updates,
+    ) -> (Vec<Head>, Option<Timestamp>) {
+        self.inner.shared.deliverable(channel, exclude, limit, updates)
     }
 
     /// How much there is. From memory.

@@ -160,7 +160,6 @@ fn set_state(tx: &mut Tx<'_>, id: MessageId, found: Found) -> Result<(), StoreEr
     );
     let waits = matches!(state, OutgoingState::Queued | OutgoingState::Attempted);
     let bytes = found.stored.logical_bytes();
-    let since = found.stored.stored_at;
     replace(tx, id, found)?;
     if !waits {
         dequeue(tx, Queue::ToHardware, id)?;
@@ -174,7 +173,7 @@ fn set_state(tx: &mut Tx<'_>, id: MessageId, found: Found) -> Result<(), StoreEr
             kind: UplinkKind::Status,
             revision: 0,
             bytes,
-            since,
+            since: Timestamp::from_system_time(std::time::SystemTime::now()),
         };
         enqueue(tx, Queue::ToUplink, id, entry)?;
     }

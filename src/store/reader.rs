@@ -174,13 +174,25 @@ impl Reader {
 
     /// The next entry of a conversation in the queue to the uplink.
     pub fn uplink_item(&self, id: ConversationId) -> Result<Option<UplinkItem>, StoreError> {
+        let entries = keys::entries(Queue::ToUplink, Some(id));
+        let Some(item) = self.shared.scan(entries).next() else {
+            return Ok(None);
+        };
+        match keys::message_tail(&item?.0) {
+            Some(message) => self.uplink_item_of(message),
+            None => Ok(None),
+        }
+    }
+
+    /// A message's entry in the queue to the uplink.
+    pub fn uplink_item_of(&self, message: MessageId) -> Result<Option<UplinkItem>, StoreError> {
+        let key = keys::entry(Queue::ToUplink, message);
         loop {
-            let Some(item) = self.shared.scan(keys::entries(Queue::ToUplink, Some(id))).next() else {
+            let Some(value) = Source::get(&*self.shared, &key)? else {
                 return Ok(None);
             };
-            let (key, value) = item?;
             let entry: Entry = decode(&value)?;
-            let (Some(message), Some(conversation)) = (keys::message_tail(&key), self.load(id)?) else {
+            let Some(conversation) = self.load(message.conversation)? else {
                 return Ok(None);
             };
             let channel = self.shared.channel_id(conversation.channel)?;

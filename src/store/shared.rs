@@ -15,33 +15,44 @@ use super::maintenance::Progress;
 use super::records::{Channel, Entry, HeadRecord, decode, encode};
 use super::space::Gauge;
 use super::tx::{self, Archived, Effects, Item, Source, Writes, broken};
-use super::types::{ChannelCounts, ChannelLink, Counts, Head, Options, Queue};
-use crate::domain::{AttachmentId, ChannelId, ConversationId, GatewayId, MessageId, Sequence};
+use super::types::{ChannelCounts, ChannelLink, Counts, Head, Options, Queue, Updates, UplinkKind};
+use crate::domain::{AttachmentId, ChannelId, ConversationId, GatewayId, MessageId, Sequence, Timestamp};
 
 /// Locks, also when a thread died with the lock: what it guards is replaced as a whole, never half.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The conversations of a queue with their next entry, oldest first.
+/// The next entries of a conversation.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Next {
+    first: Sequence,
+    channel: u16,
+    kind: UplinkKind,
+    since: Timestamp,
+    /// The first new message behind status updates.
+    new: Option<Sequence>,
+}
+
+/// The conversations of a queue with their next entries, oldest first.
 #[derive(Default)]
 struct Heads {
-    by_conversation: HashMap<ConversationId, (Sequence, u16)>,
+    by_conversation: HashMap<ConversationId, Next>,
     by_age: BTreeMap<Sequence, ConversationId>,
 }
 
 impl Heads {
     /// Returns whether anything changed.
-    fn set(&mut self, conversation: ConversationId, head: Option<(Sequence, u16)>) -> bool {
+    fn set(&mut self, conversation: ConversationId, head: Option<Next>) -> bool {
         let old = match head {
             Some(head) => self.by_conversation.insert(conversation, head),
             None => self.by_conversation.remove(&conversation),
         };
-        if let Some((sequence, _)) = old {
-            self.by_age.remove(&sequence);
+        if let Some(next) = old {
+            self.by_age.remove(&next.first);
         }
-        if let Some((sequence, _)) = head {
-            self.by_age.insert(sequence, conversation);
+        if let Some(next) = head {
+            self.by_age.insert(next.first, conversation);
         }
         old != head
     }
@@ -271,21 +282,80 @@ impl Shared {
             if found.len() >= limit {
                 break;
             }
-            let Some((_, of)) = heads.by_conversation.get(conversation) else {
+            let Some(next) = heads.by_conversation.get(conversation) else {
                 continue;
             };
-            if exclude.contains(conversation) || number.is_some_and(|number| number != *of) {
+            if exclude.contains(conversation) || number.is_some_and(|number| number != next.channel) {
                 continue;
             }
-            if let Some((channel, _)) = self.channel(*of) {
+            if let Some((channel, _)) = self.channel(next.channel) {
                 found.push(Head {
                     conversation: *conversation,
                     channel,
                     sequence: *sequence,
+                    kind: next.kind,
                 });
             }
         }
         found
+    }
+
+    /// What may be delivered next, up to `limit`, and since when the oldest status update that does not yet may has
+    /// waited. A new message does not wait for the updates of its conversation.
+    pub(super) fn deliverable(
+        &self,
+        channel: Option<&ChannelId>,
+        exclude: &HashSet<ConversationId>,
+        limit: usize,
+        updates: Updates,
+    ) -> (Vec<Head>, Option<Timestamp>) {
+        let number = channel.map(|id| self.channel_number(id));
+        let heads = lock(&self.to_uplink.heads);
+        let (mut new, mut changed, mut waiting) = (Vec::new(), Vec::new(), None::<Timestamp>);
+        for conversation in heads.by_age.values() {
+            let found = match updates {
+                Updates::Since { last: false, .. } => new.len() + changed.len(),
+                _ => new.len(),
+            };
+            if found >= limit {
+                break;
+            }
+            let Some(next) = heads.by_conversation.get(conversation) else {
+                continue;
+            };
+            if exclude.contains(conversation) || number.is_some_and(|number| number != Some(next.channel)) {
+                continue;
+            }
+            let head = |sequence, kind| {
+                let (channel, _) = self.channel(next.channel)?;
+                Some(Head {
+                    conversation: *conversation,
+                    channel,
+                    sequence,
+                    kind,
+                })
+            };
+            let message = match next.kind {
+                UplinkKind::New => Some(next.first),
+                UplinkKind::Status => next.new,
+            };
+            match (message, updates) {
+                (Some(sequence), _) => new.extend(head(sequence, UplinkKind::New)),
+                (None, Updates::Since { before, .. }) if next.since > before => {
+                    waiting = Some(waiting.map_or(next.since, |oldest| oldest.min(next.since)));
+                }
+                (None, Updates::Since { .. }) if changed.len() < limit => {
+                    changed.extend(head(next.first, UplinkKind::Status));
+                }
+                (None, Updates::No | Updates::Since { .. }) => {}
+            }
+        }
+        new.extend(changed);
+        if let Updates::Since { last: false, .. } = updates {
+            new.sort_by_key(|head| head.sequence);
+        }
+        new.truncate(limit);
+        (new, waiting)
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -374,17 +444,27 @@ pub(super) fn remove_file(path: &Path) {
     }
 }
 
-fn first_entry(
-    tree: &Tree,
-    queue: Queue,
-    conversation: ConversationId,
-) -> Result<Option<(Sequence, u16)>, StoreError> {
-    let Some(item) = Source::scan(tree, keys::entries(queue, Some(conversation))).next() else {
-        return Ok(None);
-    };
-    let (key, value) = item?;
-    let entry: Entry = decode(&value)?;
-    Ok(keys::message_tail(&key).map(|id| (id.sequence, entry.channel)))
+fn first_entry(tree: &Tree, queue: Queue, conversation: ConversationId) -> Result<Option<Next>, StoreError> {
+    let mut found: Option<Next> = None;
+    for item in Source::scan(tree, keys::entries(queue, Some(conversation))) {
+        let (key, value) = item?;
+        let entry: Entry = decode(&value)?;
+        let Some(id) = keys::message_tail(&key) else {
+            return Err(StoreError::Corrupt("a queue entry's key".to_owned()));
+        };
+        let next = found.get_or_insert(Next {
+            first: id.sequence,
+            channel: entry.channel,
+            kind: entry.kind,
+            since: entry.since,
+            new: None,
+        });
+        if entry.kind == UplinkKind::New {
+            next.new = (next.kind == UplinkKind::Status).then_some(id.sequence);
+            break;
+        }
+    }
+    Ok(found)
 }
 
 /// Jumps from conversation to conversation, so that a long queue of few conversations opens quickly.
@@ -392,12 +472,10 @@ fn load_heads(tree: &Tree, queue: Queue) -> Result<Heads, StoreError> {
     let mut heads = Heads::default();
     let (mut start, end) = keys::entries(queue, None);
     while let Some(item) = Source::scan(tree, (start, end.clone())).next() {
-        let (key, value) = item?;
-        let entry: Entry = decode(&value)?;
-        let Some(id) = keys::message_tail(&key) else {
+        let Some(id) = keys::message_tail(&item?.0) else {
             return Err(StoreError::Corrupt("a queue entry's key".to_owned()));
         };
-        heads.set(id.conversation, Some((id.sequence, entry.channel)));
+        heads.set(id.conversation, first_entry(tree, queue, id.conversation)?);
         start = keys::entry(
             queue,
             MessageId {

@@ -112,6 +112,22 @@ pub struct Head {
     pub channel: ChannelId,
     /// The message that is next.
     pub sequence: Sequence,
+    /// Why it is in the queue; always `New` on the way to the hardware.
+    pub kind: UplinkKind,
+}
+
+/// Which status updates are wanted beside the messages that Pipedrive does not know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Updates {
+    /// None.
+    No,
+    /// Those that have waited since before this moment; new messages first if `last`.
+    Since {
+        /// The moment.
+        before: Timestamp,
+        /// Whether they stand behind all new messages.
+        last: bool,
+    },
 }
 
 impl Head {

@@ -14,6 +14,7 @@ mod connect;
 mod demo;
 mod files;
 mod life;
+mod pace;
 mod people;
 mod sms;
 mod sms_chaos;

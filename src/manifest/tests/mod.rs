@@ -82,6 +82,7 @@ fn config(dir: &TempDir) -> Config {
             public_url: Some(PUBLIC_URL.to_owned()),
             created_at: config::CreatedAt::default(),
             timeout: Duration::from_secs(30),
+            daily_budget: None,
             in_flight: 8,
         },
         listener: config::Listener {

@@ -12,14 +12,13 @@ use super::wire::{Attachment, TimeForm, shown_message};
 use crate::domain::{
     ConversationId, Message, MessageId, ParticipantId, ProviderChannelId, ProviderType, WireStatus,
 };
+use crate::protocol::budget;
 use crate::protocol::retry::Limits;
 
 /// Pause after a refusal by the edge in front of Pipedrive: it bans those who insist.
 const EDGE_PAUSE: Duration = Duration::from_secs(15 * 60);
 /// Pause after a refusal that only a person can end.
 const PERSON_PAUSE: Duration = Duration::from_secs(15 * 60);
-/// Pause when the tokens of the day are used up: they come back at the server's midnight, wherever that is.
-const DAILY_PAUSE: Duration = Duration::from_secs(30 * 60);
 
 /// Body of `POST /channels/messages/receive`. The same `id` again is an update of the message.
 ///
@@ -150,6 +149,8 @@ pub enum Scope {
     Channel,
     /// Every call.
     Everything,
+    /// Every call, until the company has tokens again.
+    Day,
 }
 
 /// What an answer means. Each reason is a sentence for a person, with the remedy, and repeats neither a secret nor a
@@ -298,7 +299,7 @@ pub fn classify(call: Call, reply: &Reply<'_>) -> Answer {
             Scope::Unclear,
         ),
         413 => too_large(call),
-        429 => too_many(reply),
+        429 => too_many(reply, body.as_ref()),
         500..=599 => server_trouble(reply),
         status => later(
             format!("Pipedrive gave an answer that its documentation does not know (status {status})."),
@@ -507,14 +508,19 @@ fn too_large(call: Call) -> Answer {
     }
 }
 
-fn too_many(reply: &Reply<'_>) -> Answer {
+fn too_many(reply: &Reply<'_>, body: Option<&Body>) -> Answer {
     let limits = &reply.limits;
-    if limits.daily_remaining == Some(0) {
+    let few = limits.cost.unwrap_or(budget::RECEIVE);
+    let spent = limits.daily_remaining.is_some_and(|left| left < few);
+    // The headers of the day are optional.
+    let said = body.is_some_and(|body| body.complaint().to_ascii_lowercase().contains("daily"));
+    let long = budget::long_pause(limits);
+    if spent || said || long.is_some() {
         return later(
-            "The API tokens of the company are used up for today (429). They come back at midnight of Pipedrive's \
-             server; a larger plan or fewer other integrations give more.",
-            Some(limits.retry_after.unwrap_or(DAILY_PAUSE)),
-            Scope::Everything,
+            "The API tokens of the company are used up for today (429). Everything is kept. They come back at \
+             midnight of Pipedrive's server; a larger plan or fewer other integrations give more.",
+            limits.retry_after.or(long),
+            Scope::Day,
         );
     }
     later(

@@ -179,14 +179,15 @@ fn each_answer_to_the_other_calls_has_its_meaning() {
 #[test]
 fn a_429_waits_as_long_as_the_headers_say() {
     let seconds = Duration::from_secs;
-    for (limits, expected) in [
-        (Limits::default(), None),
+    for (limits, expected, of) in [
+        (Limits::default(), None, Scope::Everything),
         (
             Limits {
                 reset: Some(seconds(2)),
                 ..Limits::default()
             },
             Some(seconds(2)),
+            Scope::Everything,
         ),
         (
             Limits {
@@ -195,14 +196,24 @@ fn a_429_waits_as_long_as_the_headers_say() {
                 ..Limits::default()
             },
             Some(seconds(7)),
+            Scope::Everything,
         ),
         (
             Limits {
                 reset: Some(seconds(2)),
-                daily_remaining: Some(0),
+                daily_remaining: Some(6),
                 ..Limits::default()
             },
-            Some(DAILY_PAUSE),
+            None,
+            Scope::Day,
+        ),
+        (
+            Limits {
+                reset: Some(seconds(5000)),
+                ..Limits::default()
+            },
+            Some(seconds(5000)),
+            Scope::Day,
         ),
     ] {
         let answer = classify(
@@ -215,7 +226,7 @@ fn a_429_waits_as_long_as_the_headers_say() {
         let Answer::Retry { after, scope, .. } = answer else {
             panic!("{answer:?}");
         };
-        assert_eq!((after, scope), (expected, Scope::Everything), "{limits:?}");
+        assert_eq!((after, scope), (expected, of), "{limits:?}");
     }
 }
 

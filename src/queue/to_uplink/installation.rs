@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::state::{Patience, Pause};
 use crate::domain::ConversationId;
-use crate::protocol::retry::{Limits, Pacer};
+use crate::protocol::retry::{Limits, Pacer, Permit};
 
 /// Why everything of an installation waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub(super) enum HoldKind {
     Trouble,
     Token,
     Gone,
+    /// The company's tokens of the day are spent.
+    Day,
 }
 
 #[derive(Clone, Debug)]
@@ -24,9 +26,15 @@ pub(super) struct Hold {
     failures: u32,
 }
 
-/// Which hold was in force when a request began: an answer that belongs to an older one changes nothing.
+/// A request that was begun.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Era(u64);
+pub(super) struct Ticket {
+    /// Which hold was in force then: an answer that belongs to an older one changes nothing.
+    era: u64,
+    permit: Permit,
+    /// Tokens that it costs.
+    pub(super) cost: u64,
+}
 
 pub(super) struct Installation {
     patience: Patience,
@@ -37,7 +45,6 @@ pub(super) struct Installation {
     unclear: HashSet<Option<ConversationId>>,
     signs: u32,
     running: usize,
-    pub(super) limits: Limits,
 }
 
 impl Installation {
@@ -50,7 +57,6 @@ impl Installation {
             unclear: HashSet::new(),
             signs: 0,
             running: 0,
-            limits: Limits::default(),
         }
     }
 
@@ -66,18 +72,27 @@ impl Installation {
         allowed.saturating_sub(self.running)
     }
 
-    /// Takes the pacer's permission for one request.
-    pub(super) fn take(&mut self, now: Duration) -> Result<(), Duration> {
-        self.pacer.take(now)
-    }
-
-    pub(super) fn begin(&mut self) -> Era {
+    /// Begins one request, or says how long the pacer wants to wait.
+    pub(super) fn begin(&mut self, now: Duration, cost: u64) -> Result<Ticket, Duration> {
+        let permit = self.pacer.take(now)?;
         self.running += 1;
-        Era(self.era)
+        Ok(Ticket {
+            era: self.era,
+            permit,
+            cost,
+        })
     }
 
-    pub(super) fn end(&mut self) {
+    /// Nothing was sent.
+    pub(super) fn withdraw(&mut self, ticket: Ticket) {
         self.running = self.running.saturating_sub(1);
+        self.pacer.withdraw(ticket.permit);
+    }
+
+    /// The answer is there, or none will come.
+    pub(super) fn end(&mut self, now: Duration, ticket: Ticket, limits: &Limits) {
+        self.running = self.running.saturating_sub(1);
+        self.pacer.answered(now, ticket.permit, limits);
     }
 
     pub(super) fn running(&self) -> usize {
@@ -85,8 +100,8 @@ impl Installation {
     }
 
     /// Requests that began before the present hold say nothing about what it found out.
-    pub(super) fn is_current(&self, era: Era) -> bool {
-        era.0 == self.era
+    pub(super) fn is_current(&self, ticket: Ticket) -> bool {
+        ticket.era == self.era
     }
 
     /// The API itself gave a sensible answer.
@@ -130,7 +145,7 @@ impl Installation {
         let wanted = match kind {
             HoldKind::Gone => self.patience.gone,
             HoldKind::Token => self.patience.token.pause(failures, pause.jitter),
-            HoldKind::Trouble => pause
+            HoldKind::Trouble | HoldKind::Day => pause
                 .after
                 .unwrap_or_else(|| self.patience.everything.pause(failures, pause.jitter)),
         };
@@ -142,14 +157,6 @@ impl Installation {
             until: now + wanted,
             failures,
         });
-    }
-
-    /// Learns the limits of the other side.
-    pub(super) fn learn(&mut self, now: Duration, limits: &Limits) {
-        if *limits != Limits::default() {
-            self.limits = *limits;
-            self.pacer.learn(now, limits);
-        }
     }
 
     /// A person changed something.

@@ -8,27 +8,33 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use log::{debug, error, info, warn};
+use log::{error, warn};
 use tokio::sync::{Notify, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use super::to_hardware::Links;
 use crate::domain::{ChannelId, ConversationId, InstallationId, MessageId, ProviderChannelId, Timestamp};
-use crate::protocol::media;
-use crate::store::{ChannelLink, Head, Queue, Store, StoreError, UplinkItem, UplinkKind};
-use crate::uplink::{Delivered, Delivery, Kind, Link, Outcome, Registration, Uplink};
+use crate::protocol::budget::Statuses;
+use crate::store::{ChannelLink, Head, Queue, Store, StoreError, Updates, UplinkKind};
+use crate::uplink::{Delivered, Delivery, Kind, Outcome, Registration, Uplink};
 
 mod installation;
+mod report;
+mod spending;
 mod state;
 mod status;
 #[cfg(test)]
 mod tests;
 
 pub use state::Patience;
-pub use status::{HeldChannel, InstallationStatus, UplinkState, UplinkStatus, WaitingConversation};
+pub use status::{
+    BudgetStatus, HeldChannel, InstallationStatus, UplinkState, UplinkStatus, WaitingConversation,
+};
 
-use installation::{Era, Hold, HoldKind};
+use installation::Ticket;
+use report::{link_files, report, report_hold};
+use spending::Spending;
 use state::{Asked, Consequence, State};
 
 /// Outcomes that may wait to be recorded, for each request in flight.
@@ -53,6 +59,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Pauses.
     pub patience: Patience,
+    /// The most tokens that the gateway may spend in a day and company; `None` is what Pipedrive gives.
+    pub daily_budget: Option<u64>,
 }
 
 /// What the rest of the gateway holds of the pump. Cheap to clone.
@@ -98,6 +106,17 @@ impl PumpHandle {
         self.shared.state().retry_now();
         self.shared.wake.notify_one();
     }
+
+    /// Counts a call of this cost in tokens that went past the queue.
+    pub fn count(&self, channel: &ProviderChannelId, cost: u64) {
+        if let Ok(installation) = self.shared.uplink.installation(channel) {
+            let now = self.shared.now();
+            let mut state = self.shared.state();
+            state.advance(now, wall_clock());
+            let wall = state.wall(now);
+            state.budget(&installation, now).count(wall, cost);
+        }
+    }
 }
 
 /// The pump, not running yet.
@@ -108,6 +127,7 @@ pub struct Pump {
     requests: JoinSet<Ended>,
     settling: JoinSet<Settled>,
     registering: HashSet<ChannelId>,
+    spending: Spending,
 }
 
 /// A request that has ended.
@@ -115,7 +135,7 @@ struct Ended {
     installation: InstallationId,
     channel: ChannelId,
     work: Work,
-    era: Era,
+    ticket: Ticket,
     result: Result<Option<(Delivered, u64)>, StoreError>,
 }
 
@@ -149,7 +169,11 @@ impl Pump {
     #[must_use]
     pub fn new(store: Store, uplink: Arc<dyn Uplink>, settings: Settings) -> (Self, PumpHandle) {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(settings.patience, settings.in_flight)),
+            state: Mutex::new(State::new(
+                settings.patience,
+                settings.in_flight,
+                settings.daily_budget,
+            )),
             uplink,
             channels: settings
                 .channels
@@ -169,6 +193,7 @@ impl Pump {
             requests: JoinSet::new(),
             settling: JoinSet::new(),
             registering: HashSet::new(),
+            spending: Spending::default(),
         };
         (pump, handle)
     }
@@ -179,6 +204,7 @@ impl Pump {
         let mut changed = self.store.queue_changed(Queue::ToUplink);
         let mut ticks = tokio::time::interval(TICK);
         let shared = Arc::clone(&self.shared);
+        self.spending.load(&self.store, &mut shared.state(), wall_clock());
         while !*stop.borrow_and_update() {
             changed.mark_unchanged();
             let wake_at = self.dispatch();
@@ -191,11 +217,29 @@ impl Pump {
                 () = sleep_until(wake_at) => {}
                 _ = ticks.tick() => {
                     shared.state().tidy(shared.now());
+                    self.save_spending();
                     beat();
                 }
             }
         }
-        self.drain(beat).await
+        let drained = self.drain(beat).await;
+        let changed = self.spending.changed(&shared.state(), shared.now(), true);
+        spending::keep(&self.store, changed).await;
+        drained
+    }
+
+    /// Writes what was spent, once in a while: a crash forgets a minute, and a 429 would tell.
+    fn save_spending(&mut self) {
+        let changed = self
+            .spending
+            .changed(&self.shared.state(), self.shared.now(), false);
+        if !changed.is_empty() {
+            let store = self.store.clone();
+            self.settling.spawn(async move {
+                spending::keep(&store, changed).await;
+                Ok(None)
+            });
+        }
     }
 
     async fn drain(&mut self, beat: impl Fn()) -> Result<(), String> {
@@ -221,13 +265,13 @@ impl Pump {
         let shared = Arc::clone(&self.shared);
         let now = shared.now();
         let mut state = shared.state();
-        state.advance(now);
+        state.advance(now, wall_clock());
         let backlog = (self.settings.in_flight * SETTLING).saturating_sub(self.settling.len());
         let mut room = state.room().min(backlog);
         let mut paced = None;
         if room > 0 {
             let open = self.open_channels(&mut state, now, &mut room, &mut paced);
-            for (installation, head) in self.heads(&mut state, &open, room, now) {
+            for (installation, head) in self.heads(&mut state, &open, room, now, &mut paced) {
                 if room == 0 {
                     break;
                 }
@@ -235,12 +279,16 @@ impl Pump {
                 if state.room_of(installation, now) == 0 {
                     continue;
                 }
-                if let Err(wait) = state.take(installation, now) {
-                    paced = Some(earliest(paced, now + wait));
+                let Some(provider) = self.provider(&head.channel) else {
                     continue;
+                };
+                match state.begin(installation, Some(head.conversation), now) {
+                    Err(wait) => paced = Some(earliest(paced, now + wait)),
+                    Ok(ticket) => {
+                        room -= 1;
+                        self.deliver(installation.clone(), provider, ticket, head);
+                    }
                 }
-                room -= 1;
-                self.deliver(&mut state, installation.clone(), head);
             }
         }
         let alarm = [state.next_alarm(now), paced].into_iter().flatten().min();
@@ -276,12 +324,14 @@ impl Pump {
                     installation,
                 }),
                 Ok(ChannelLink::NotRegistered) if free && !self.registering.contains(channel) => {
-                    if let Err(wait) = state.take(&installation, now) {
-                        *paced = Some(earliest(*paced, now + wait));
-                        continue;
-                    }
+                    let ticket = match state.begin(&installation, None, now) {
+                        Ok(ticket) => ticket,
+                        Err(wait) => {
+                            *paced = Some(earliest(*paced, now + wait));
+                            continue;
+                        }
+                    };
                     *room -= 1;
-                    let era = state.begin(&installation, None);
                     self.registering.insert(channel.clone());
                     let (channel, registration) = (channel.clone(), registration.clone());
                     let uplink = Arc::clone(&self.shared.uplink);
@@ -290,7 +340,7 @@ impl Pump {
                         installation,
                         channel,
                         work: Work::Register,
-                        era,
+                        ticket,
                     });
                 }
                 Ok(ChannelLink::NotRegistered | ChannelLink::Unlinked { .. }) => {}
@@ -309,12 +359,36 @@ impl Pump {
         open: &'a [Open],
         room: usize,
         now: Duration,
+        alarm: &mut Option<Duration>,
     ) -> Vec<(&'a InstallationId, Head)> {
+        let mut deliverable = |state: &mut State, installation, channel| {
+            let wanted = room.min(state.room_of(installation, now));
+            if wanted == 0 {
+                return Vec::new();
+            }
+            let (place, wait) = state.statuses(installation, now);
+            let wait = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+            let before = state.wall(now).plus_ms(wait.saturating_neg());
+            let updates = match place {
+                Statuses::Wait => Updates::No,
+                Statuses::ByAge | Statuses::AfterMessages => Updates::Since {
+                    before,
+                    last: place == Statuses::AfterMessages,
+                },
+            };
+            let (heads, next) = self.store.deliverable(channel, state.excluded(), wanted, updates);
+            if let Some(since) = next {
+                // With a clock that was set back it is looked at again after the wait at the latest.
+                let left = since.unix_ms().saturating_sub(before.unix_ms());
+                let left = Duration::from_millis(u64::try_from(left.clamp(1, wait.max(1))).unwrap_or(1));
+                *alarm = Some(earliest(*alarm, now + left));
+            }
+            heads
+        };
         let one = open.first().map(|open| &open.installation);
         let one = one.filter(|one| open.iter().all(|open| open.installation == **one));
         if let (Some(installation), true) = (one, open.len() == self.settings.channels.len()) {
-            let wanted = room.min(state.room_of(installation, now));
-            let mut heads = self.store.heads(Queue::ToUplink, None, state.excluded(), wanted);
+            let mut heads = deliverable(state, installation, None);
             let mut of_others = heads.clone();
             of_others.retain(|head| !open.iter().any(|open| open.channel == head.channel));
             if of_others.is_empty() {
@@ -331,34 +405,31 @@ impl Pump {
         }
         let mut heads = Vec::new();
         for open in open {
-            let wanted = room.min(state.room_of(&open.installation, now));
-            if wanted == 0 {
-                continue;
-            }
-            let of_channel = self
-                .store
-                .heads(Queue::ToUplink, Some(&open.channel), state.excluded(), wanted);
+            let of_channel = deliverable(state, &open.installation, Some(&open.channel));
             heads.extend(of_channel.into_iter().map(|head| (&open.installation, head)));
         }
-        heads.sort_by_key(|(_, head)| head.sequence);
+        heads.sort_by_key(|(_, head): &(_, Head)| (head.kind == UplinkKind::Status, head.sequence));
         heads
     }
 
-    fn deliver(&mut self, state: &mut State, installation: InstallationId, head: Head) {
-        let registered = self
-            .settings
-            .channels
-            .iter()
-            .find(|(channel, _)| *channel == head.channel);
-        let Some((_, Registration { id: provider, .. })) = registered else {
-            return;
-        };
+    fn provider(&self, channel: &ChannelId) -> Option<ProviderChannelId> {
+        let mut channels = self.shared.channels.iter();
+        let found = channels.find(|(known, _)| known == channel)?;
+        Some(found.1.clone())
+    }
+
+    fn deliver(
+        &mut self,
+        installation: InstallationId,
+        provider: ProviderChannelId,
+        ticket: Ticket,
+        head: Head,
+    ) {
         let work = Work::Deliver(head.message());
-        let era = state.begin(&installation, work.conversation());
-        let (provider, links) = (provider.clone(), self.settings.links.clone());
+        let links = self.settings.links.clone();
         let (store, uplink) = (self.store.clone(), Arc::clone(&self.shared.uplink));
         self.requests.spawn_blocking(move || {
-            let result = store.reader().uplink_item(head.conversation).map(|item| {
+            let result = store.reader().uplink_item_of(head.message()).map(|item| {
                 let item = item?;
                 let now = wall_clock();
                 let urls = link_files(&links, &item, now);
@@ -375,19 +446,13 @@ impl Pump {
                     served: &served,
                 };
                 let delivered = uplink.deliver(&delivery, now);
-                Some((item.message.id, delivered, item.revision))
+                Some((delivered, item.revision))
             });
-            let (work, result) = match result {
-                // The head may have moved on since it was looked up; what was delivered is what counts.
-                Ok(Some((id, delivered, revision))) => (Work::Deliver(id), Ok(Some((delivered, revision)))),
-                Ok(None) => (work, Ok(None)),
-                Err(error) => (work, Err(error)),
-            };
             Ended {
                 installation,
                 channel: head.channel,
                 work,
-                era,
+                ticket,
                 result,
             }
         });
@@ -399,7 +464,7 @@ impl Pump {
             installation,
             channel,
             work,
-            era,
+            ticket,
             result,
         } = ended;
         let shared = Arc::clone(&self.shared);
@@ -407,7 +472,6 @@ impl Pump {
         let mut state = shared.state();
         match result {
             Ok(Some((delivered, revision))) => {
-                state.learn(&installation, now, &delivered.limits);
                 report(&channel, work, &delivered.outcome);
                 let before = state.hold_of(&installation).map(|hold| hold.kind);
                 let attempts = |state: &State| {
@@ -421,11 +485,11 @@ impl Pump {
                 };
                 let asked = Asked {
                     installation: &installation,
-                    era,
+                    ticket,
                     channel: &channel,
                     conversation: work.conversation(),
                 };
-                let consequence = state.judge(now, asked, delivered.outcome, jitter());
+                let consequence = state.judge(now, asked, delivered, jitter());
                 report_hold(&installation, state.hold_of(&installation), before);
                 if attempts(&state) == Some(STUBBORN) && tried != Some(STUBBORN) && !reason.is_empty() {
                     warn!(channel = channel.as_str(), attempts = STUBBORN, reason = reason.as_str();
@@ -436,14 +500,14 @@ impl Pump {
                 Ok(())
             }
             Ok(None) => {
-                state.end(&installation);
+                state.withdraw(&installation, ticket, now);
                 if let Some(conversation) = work.conversation() {
                     state.settle(conversation, now);
                 }
                 Ok(())
             }
             Err(reason @ StoreError::Corrupt(_)) => {
-                state.end(&installation);
+                state.withdraw(&installation, ticket, now);
                 if let Some(conversation) = work.conversation() {
                     let words = format!("The next message cannot be read: {reason}.");
                     error!(conversation_id = conversation.to_string().as_str(), reason = words.as_str();
@@ -462,14 +526,18 @@ impl Pump {
         let store = self.store.clone();
         let link = match (work, consequence) {
             (Work::Deliver(id), Consequence::Accepted) => {
-                self.settling
-                    .spawn(async move { store.uplink_done(id, revision).await.map(|()| (channel, work)) });
+                self.settling.spawn(async move {
+                    store
+                        .uplink_done(id, revision)
+                        .await
+                        .map(|()| Some((channel, work)))
+                });
                 return;
             }
             (Work::Deliver(id), Consequence::Refused(reason)) => {
                 self.settling.spawn(async move {
                     let recorded = store.uplink_failed(id, revision, reason).await;
-                    recorded.map(|()| (channel, work))
+                    recorded.map(|()| Some((channel, work)))
                 });
                 return;
             }
@@ -485,15 +553,17 @@ impl Pump {
         };
         self.settling.spawn(async move {
             let recorded = store.set_channel_link(&channel, link).await;
-            recorded.map(|()| (channel, work))
+            recorded.map(|()| Some((channel, work)))
         });
     }
 
     fn settled(&mut self, settled: Result<Settled, JoinError>) -> Result<(), String> {
-        let (channel, work) = settled
+        let settled = settled
             .map_err(|error| format!("recording an answer of Pipedrive broke off: {error}"))?
             .map_err(|error| format!("an answer of Pipedrive could not be recorded: {error}"))?;
-        self.settled_work(&channel, work);
+        if let Some((channel, work)) = settled {
+            self.settled_work(&channel, work);
+        }
         Ok(())
     }
 
@@ -518,71 +588,11 @@ fn earliest(one: Option<Duration>, other: Duration) -> Duration {
 }
 
 /// What was recorded.
-type Settled = Result<(ChannelId, Work), StoreError>;
+type Settled = Result<Option<(ChannelId, Work)>, StoreError>;
 
 async fn sleep_until(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Links to a message's files; none without a public address.
-fn link_files(links: &Links, item: &UplinkItem, now: Timestamp) -> Vec<Link> {
-    let Some(public_url) = &links.public_url else {
-        if !item.message.attachments.is_empty() {
-            warn!(message_id = item.message.id.to_string().as_str(), files = item.message.attachments.len();
-                "Files are not shown in Pipedrive: set pipedrive.public_url, so that they can be linked");
-        }
-        return Vec::new();
-    };
-    let lifetime = i64::try_from(links.lifetime.as_millis()).unwrap_or(i64::MAX);
-    let expires = now.plus_ms(lifetime);
-    let link = |attachment: &crate::domain::Attachment| Link {
-        attachment: attachment.id,
-        url: media::url(public_url, &links.secret, attachment.id, expires),
-    };
-    item.message.attachments.iter().map(link).collect()
-}
-
-fn report(channel: &ChannelId, work: Work, outcome: &Outcome) {
-    let channel = channel.as_str();
-    let message = match work {
-        Work::Register => "channel".to_owned(),
-        Work::Deliver(id) if log::log_enabled!(log::Level::Debug) || *outcome != Outcome::Accepted => {
-            id.to_string()
-        }
-        Work::Deliver(_) => return,
-    };
-    let message_id = message.as_str();
-    match (work, outcome) {
-        (Work::Register, Outcome::Accepted) => info!(channel; "Registered a channel with Pipedrive"),
-        (Work::Deliver(_), Outcome::Accepted) => debug!(message_id, channel; "Pipedrive accepted a message"),
-        (_, Outcome::Rejected { reason }) => {
-            error!(message_id, channel, reason = reason.as_str(); "Pipedrive refused a message for good");
-        }
-        (_, Outcome::ChannelUnlinked { reason }) => {
-            error!(channel, reason = reason.as_str(); "A channel is not linked to Pipedrive any more");
-        }
-        (_, Outcome::Retry { reason, .. } | Outcome::NotAuthorized { reason } | Outcome::Gone { reason }) => {
-            debug!(message_id, channel, reason = reason.as_str(); "A message waits");
-        }
-    }
-}
-
-/// Says once when a hold begins, changes its kind or ends.
-fn report_hold(installation: &InstallationId, hold: Option<&Hold>, before: Option<HoldKind>) {
-    if before == hold.map(|hold| hold.kind) {
-        return;
-    }
-    let installation = installation.as_str();
-    match hold {
-        None => info!(installation; "Messages flow to Pipedrive again"),
-        Some(hold) if hold.kind == HoldKind::Trouble => {
-            warn!(installation, reason = hold.reason.as_str(); "Messages to Pipedrive wait");
-        }
-        Some(hold) => {
-            error!(installation, reason = hold.reason.as_str(); "Messages to Pipedrive wait until a person helps");
-        }
     }
 }

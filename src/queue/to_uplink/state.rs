@@ -6,10 +6,11 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::installation::{Era, Hold, HoldKind, Installation};
-use crate::domain::{ChannelId, ConversationId, InstallationId};
-use crate::protocol::retry::{Backoff, Limits, Pacer};
-use crate::uplink::{Outcome, Scope};
+use super::installation::{Hold, HoldKind, Installation, Ticket};
+use crate::domain::{ChannelId, ConversationId, InstallationId, Timestamp};
+use crate::protocol::budget::{self, Budget, Spent, Statuses};
+use crate::protocol::retry::{Backoff, Pacer};
+use crate::uplink::{Delivered, Outcome, Scope};
 
 /// How patient the pump is.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +29,11 @@ pub struct Patience {
     pub signs: u32,
     /// The rolling window of the server's burst limit.
     pub window: Duration,
+    /// How long a status update waits for one that overtakes it. Short enough that nobody who looks at a message
+    /// notices.
+    pub merge: Duration,
+    /// The same while the tokens of the day are running out.
+    pub merge_when_short: Duration,
 }
 
 impl Default for Patience {
@@ -44,6 +50,8 @@ impl Default for Patience {
             unclear: 5,
             signs: 3,
             window: Pacer::WINDOW,
+            merge: Duration::from_secs(3),
+            merge_when_short: Duration::from_secs(60),
         }
     }
 }
@@ -61,7 +69,7 @@ pub(super) struct Wait {
 #[derive(Clone, Copy)]
 pub(super) struct Asked<'a> {
     pub(super) installation: &'a InstallationId,
-    pub(super) era: Era,
+    pub(super) ticket: Ticket,
     pub(super) channel: &'a ChannelId,
     /// `None` for a registration.
     pub(super) conversation: Option<ConversationId>,
@@ -84,6 +92,12 @@ pub(super) struct State {
     patience: Patience,
     in_flight: usize,
     installations: BTreeMap<InstallationId, Installation>,
+    /// Tokens of the day, by company.
+    budgets: BTreeMap<String, Budget>,
+    /// The most that may be spent in a day, if that is configured.
+    daily_budget: Option<u64>,
+    /// The wall clock at the pump's start, as it is believed now: the clock may be set while the pump runs.
+    start: Timestamp,
     /// Conversations with a request on its way, or whose outcome is being recorded.
     busy: HashSet<ConversationId>,
     /// Busy or waiting conversations.
@@ -96,11 +110,14 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(patience: Patience, in_flight: usize) -> Self {
+    pub(super) fn new(patience: Patience, in_flight: usize, daily_budget: Option<u64>) -> Self {
         Self {
             patience,
             in_flight: in_flight.max(1),
             installations: BTreeMap::new(),
+            budgets: BTreeMap::new(),
+            daily_budget,
+            start: Timestamp::from_unix_ms(0),
             busy: HashSet::new(),
             excluded: HashSet::new(),
             waits: HashMap::new(),
@@ -111,8 +128,9 @@ impl State {
         }
     }
 
-    /// Ends the pauses that are over.
-    pub(super) fn advance(&mut self, now: Duration) {
+    /// Ends the pauses that are over, and looks at the wall clock.
+    pub(super) fn advance(&mut self, now: Duration, wall: Timestamp) {
+        self.start = wall.plus_ms(milliseconds(now).saturating_neg());
         while let Some(Reverse((at, conversation))) = self.alarms.peek().copied() {
             if at > now {
                 break;
@@ -153,15 +171,56 @@ impl State {
         self.in_flight.saturating_sub(self.running())
     }
 
-    /// How many requests of one installation may begin now.
-    pub(super) fn room_of(&mut self, id: &InstallationId, now: Duration) -> usize {
-        let (room, in_flight) = (self.room(), self.in_flight);
-        self.installation(id).room(now, in_flight).min(room)
+    /// The wall clock at `now`.
+    pub(super) fn wall(&self, now: Duration) -> Timestamp {
+        self.start.plus_ms(milliseconds(now))
     }
 
-    /// Takes the permission of an installation's pacer for one request.
-    pub(super) fn take(&mut self, id: &InstallationId, now: Duration) -> Result<(), Duration> {
-        self.installation(id).take(now)
+    /// The tokens of an installation's company.
+    pub(super) fn budget(&mut self, id: &InstallationId, now: Duration) -> &mut Budget {
+        let (allowed, wall) = (self.daily_budget, self.wall(now));
+        self.budgets
+            .entry(id.company().to_owned())
+            .or_insert_with(|| Budget::new(allowed, Spent::default(), wall))
+    }
+
+    /// What is known of a company's tokens.
+    pub(super) fn budget_of(&self, id: &InstallationId) -> Option<&Budget> {
+        self.budgets.get(id.company())
+    }
+
+    /// Goes on with what was spent before a restart.
+    pub(super) fn resume_budget(&mut self, company: String, spent: Spent, wall: Timestamp) {
+        let budget = Budget::new(self.daily_budget, spent, wall);
+        self.budgets.insert(company, budget);
+    }
+
+    /// What has to survive a restart, by company.
+    pub(super) fn spent(&self) -> impl Iterator<Item = (&String, &Spent)> {
+        self.budgets
+            .iter()
+            .map(|(company, budget)| (company, budget.record()))
+    }
+
+    /// How many requests of one installation may begin now.
+    pub(super) fn room_of(&mut self, id: &InstallationId, now: Duration) -> usize {
+        let (room, in_flight, wall) = (self.room(), self.in_flight, self.wall(now));
+        let affordable = self.budget(id, now).room(wall, budget::RECEIVE);
+        self.installation(id)
+            .room(now, in_flight)
+            .min(room)
+            .min(affordable)
+    }
+
+    /// Which place an installation's status updates have, and how long one waits for another.
+    pub(super) fn statuses(&mut self, id: &InstallationId, now: Duration) -> (Statuses, Duration) {
+        let wall = self.wall(now);
+        let statuses = self.budget(id, now).statuses(wall);
+        let wait = match statuses {
+            Statuses::ByAge => self.patience.merge,
+            Statuses::AfterMessages | Statuses::Wait => self.patience.merge_when_short,
+        };
+        (statuses, wait)
     }
 
     /// Whether a channel has to wait.
@@ -174,18 +233,30 @@ impl State {
         &self.excluded
     }
 
-    /// A request begins; for a registration there is no conversation.
-    pub(super) fn begin(&mut self, id: &InstallationId, conversation: Option<ConversationId>) -> Era {
+    /// A request begins, unless the pacer wants to wait that long; for a registration there is no conversation.
+    pub(super) fn begin(
+        &mut self,
+        id: &InstallationId,
+        conversation: Option<ConversationId>,
+        now: Duration,
+    ) -> Result<Ticket, Duration> {
+        let cost = match conversation {
+            Some(_) => budget::RECEIVE,
+            None => budget::REGISTER,
+        };
+        let ticket = self.installation(id).begin(now, cost)?;
+        self.budget(id, now).begin(cost);
         if let Some(conversation) = conversation {
             self.busy.insert(conversation);
             self.excluded.insert(conversation);
         }
-        self.installation(id).begin()
+        Ok(ticket)
     }
 
     /// A request has ended without an outcome: there was nothing to send.
-    pub(super) fn end(&mut self, id: &InstallationId) {
-        self.installation(id).end();
+    pub(super) fn withdraw(&mut self, id: &InstallationId, ticket: Ticket, now: Duration) {
+        self.installation(id).withdraw(ticket);
+        self.budget(id, now).withdraw(ticket.cost);
     }
 
     /// The outcome is on record: the conversation's next entry may be taken, unless it waits.
@@ -219,17 +290,29 @@ impl State {
         &mut self,
         now: Duration,
         asked: Asked<'_>,
-        outcome: Outcome,
+        delivered: Delivered,
         jitter: u32,
     ) -> Consequence {
         let Asked {
+            installation: id,
+            ticket,
             channel,
             conversation,
-            ..
         } = asked;
-        let installation = self.installation(asked.installation);
-        installation.end();
-        let current = installation.is_current(asked.era);
+        let Delivered { outcome, limits } = delivered;
+        let wall = self.wall(now);
+        // Refused with 429, or it never arrived: neither is counted by the other side.
+        let free = matches!(
+            outcome,
+            Outcome::Retry {
+                scope: Scope::Everything | Scope::Day,
+                ..
+            }
+        );
+        self.budget(id, now).end(wall, ticket.cost, free, &limits);
+        let installation = self.installation(id);
+        installation.end(now, ticket, &limits);
+        let current = installation.is_current(ticket);
         if answered(&outcome) {
             installation.answered(current);
         }
@@ -285,9 +368,17 @@ impl State {
     }
 
     fn retry(&mut self, now: Duration, current: bool, asked: Asked<'_>, pause: Pause, scope: Scope) {
+        let wall = self.wall(now);
         let installation = self.installation(asked.installation);
         match scope {
             Scope::Everything => installation.hold(now, current, HoldKind::Trouble, pause),
+            Scope::Day => {
+                let pause = Pause {
+                    after: Some(budget::pause(pause.after, wall, pause.jitter)),
+                    ..pause
+                };
+                installation.hold(now, current, HoldKind::Day, pause);
+            }
             Scope::Channel => self.hold_channel(now, asked.channel, pause),
             Scope::Conversation => self.postpone(now, asked.channel, asked.conversation, pause),
             Scope::Unclear => {
@@ -352,11 +443,6 @@ impl State {
         self.channels.insert(channel.clone(), wait);
     }
 
-    /// Learns the limits of the other side.
-    pub(super) fn learn(&mut self, id: &InstallationId, now: Duration, limits: &Limits) {
-        self.installation(id).learn(now, limits);
-    }
-
     /// A person changed something: everything may be tried again now.
     pub(super) fn retry_now(&mut self) {
         self.installations.values_mut().for_each(Installation::retry_now);
@@ -394,6 +480,10 @@ impl State {
     pub(super) fn running(&self) -> usize {
         self.installations.values().map(Installation::running).sum()
     }
+}
+
+fn milliseconds(time: Duration) -> i64 {
+    i64::try_from(time.as_millis()).unwrap_or(i64::MAX)
 }
 
 /// Why something waits, and for how long if the other side says so.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::protocol::retry::Limits;
 
 fn channel(name: &str) -> ChannelId {
     name.parse().unwrap()
@@ -12,18 +13,18 @@ fn one() -> InstallationId {
 fn judge(
     state: &mut State,
     now: Duration,
-    era: Era,
+    ticket: Ticket,
     conversation: Option<ConversationId>,
     outcome: Outcome,
     jitter: u32,
 ) -> Consequence {
     let asked = Asked {
         installation: &one(),
-        era,
+        ticket,
         channel: &channel("sms"),
         conversation,
     };
-    state.judge(now, asked, outcome, jitter)
+    state.judge(now, asked, outcome.into(), jitter)
 }
 
 fn trouble(scope: Scope) -> Outcome {
@@ -36,7 +37,7 @@ fn trouble(scope: Scope) -> Outcome {
 
 #[test]
 fn a_429_holds_everything_for_as_long_as_it_says_and_late_answers_do_not_change_that() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let now = Duration::from_secs(100);
     let limited = || Outcome::Retry {
         reason: "Pipedrive asks to slow down (429).".to_owned(),
@@ -44,7 +45,12 @@ fn a_429_holds_everything_for_as_long_as_it_says_and_late_answers_do_not_change_
         scope: Scope::Everything,
     };
     let begun: Vec<_> = (0..3)
-        .map(|n| (ConversationId(n), state.begin(&one(), Some(ConversationId(n)))))
+        .map(|n| {
+            (
+                ConversationId(n),
+                state.begin(&one(), Some(ConversationId(n)), now).unwrap(),
+            )
+        })
         .collect();
     for ((conversation, era), outcome) in begun.into_iter().zip([limited(), limited(), Outcome::Accepted]) {
         judge(&mut state, now, era, Some(conversation), outcome, 0);
@@ -55,7 +61,7 @@ fn a_429_holds_everything_for_as_long_as_it_says_and_late_answers_do_not_change_
     let later = now + Duration::from_secs(7);
     assert_eq!(state.room_of(&one(), later), 1);
     assert!(state.excluded().is_empty());
-    let era = state.begin(&one(), Some(ConversationId(1)));
+    let era = state.begin(&one(), Some(ConversationId(1)), later).unwrap();
     assert_eq!(state.room_of(&one(), later), 0);
     judge(
         &mut state,
@@ -70,10 +76,10 @@ fn a_429_holds_everything_for_as_long_as_it_says_and_late_answers_do_not_change_
 
 #[test]
 fn five_unclear_failures_in_a_row_hold_everything_and_a_success_between_them_does_not() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let now = Duration::ZERO;
     let fail = |state: &mut State, n: u64, outcome: Outcome| {
-        let era = state.begin(&one(), Some(ConversationId(n)));
+        let era = state.begin(&one(), Some(ConversationId(n)), now).unwrap();
         judge(state, now, era, Some(ConversationId(n)), outcome, 0);
         state.settle(ConversationId(n), now);
     };
@@ -92,11 +98,11 @@ fn five_unclear_failures_in_a_row_hold_everything_and_a_success_between_them_doe
 
 #[test]
 fn a_token_that_stays_refused_is_tried_ever_more_rarely() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let mut now = Duration::ZERO;
     let mut pauses = Vec::new();
     for _ in 0..6 {
-        let era = state.begin(&one(), None);
+        let era = state.begin(&one(), None, now).unwrap();
         let outcome = Outcome::NotAuthorized {
             reason: "Pipedrive does not accept the access token (401).".to_owned(),
         };
@@ -108,25 +114,90 @@ fn a_token_that_stays_refused_is_tried_ever_more_rarely() {
     assert_eq!(pauses, [60, 120, 240, 480, 900, 900]);
 }
 
+fn answer(limits: Limits) -> Delivered {
+    Delivered {
+        outcome: Outcome::Accepted,
+        limits,
+    }
+}
+
+fn judge_answer(
+    state: &mut State,
+    now: Duration,
+    installation: &InstallationId,
+    ticket: Ticket,
+    answer: Delivered,
+) {
+    let asked = Asked {
+        installation,
+        ticket,
+        channel: &channel("sms"),
+        conversation: Some(ConversationId(1)),
+    };
+    state.judge(now, asked, answer, 0);
+}
+
 #[test]
 fn the_pacer_learns_from_the_answers() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let limits = Limits {
         limit: Some(2),
         remaining: Some(0),
         ..Limits::default()
     };
-    state.learn(&one(), Duration::ZERO, &limits);
-    assert!(state.take(&one(), Duration::ZERO).is_err());
-    assert!(state.take(&one(), Duration::from_secs(3)).is_ok());
+    let ticket = state.begin(&one(), None, Duration::ZERO).unwrap();
+    judge_answer(&mut state, Duration::ZERO, &one(), ticket, answer(limits));
+    assert!(state.begin(&one(), None, Duration::ZERO).is_err());
+    assert!(state.begin(&one(), None, Duration::from_secs(3)).is_ok());
+}
+
+#[test]
+fn the_tokens_of_the_day_hold_one_company_until_its_midnight_with_a_question_each_hour() {
+    let noon = Timestamp::from_unix_ms(20_000 * 86_400_000 + 43_200_000);
+    let mut state = State::new(Patience::default(), 8, None);
+    let (poor, rich) = (InstallationId::of_user(1, 7), InstallationId::of_user(2, 8));
+    let mut now = Duration::ZERO;
+    state.advance(now, noon);
+    let spent = || Outcome::Retry {
+        reason: "The API tokens of the company are used up for today (429).".to_owned(),
+        after: None,
+        scope: Scope::Day,
+    };
+    let mut questions = 0;
+    while state.wall(now) < budget::midnight(noon) {
+        state.advance(now, noon.plus_ms(milliseconds(now)));
+        assert_eq!(state.room_of(&rich, now), 8);
+        if state.room_of(&poor, now) > 0 {
+            let ticket = state.begin(&poor, Some(ConversationId(1)), now).unwrap();
+            judge_answer(&mut state, now, &poor, ticket, spent().into());
+            state.settle(ConversationId(1), now);
+            assert_eq!(state.hold_of(&poor).unwrap().kind, HoldKind::Day);
+            questions += 1;
+        }
+        now += Duration::from_secs(60);
+    }
+    assert!((12..=13).contains(&questions), "{questions}");
+}
+
+#[test]
+fn users_of_one_company_spend_the_same_tokens() {
+    let mut state = State::new(Patience::default(), 8, Some(100));
+    let (one, two) = (InstallationId::of_user(1, 7), InstallationId::of_user(1, 8));
+    let now = Duration::ZERO;
+    for _ in 0..10 {
+        let ticket = state.begin(&one, Some(ConversationId(1)), now).unwrap();
+        judge_answer(&mut state, now, &one, ticket, answer(Limits::default()));
+        state.settle(ConversationId(1), now);
+    }
+    assert_eq!((state.room_of(&one, now), state.room_of(&two, now)), (0, 0));
 }
 
 #[test]
 fn one_conversation_that_fails_again_and_again_says_nothing_about_the_others() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let (now, stuck) = (Duration::ZERO, ConversationId(1));
     for _ in 0..20 {
-        let era = state.begin(&one(), Some(stuck));
+        let era = state.begin(&one(), Some(stuck), now).unwrap();
         judge(&mut state, now, era, Some(stuck), trouble(Scope::Unclear), 0);
         state.settle(stuck, now);
     }
@@ -137,16 +208,16 @@ fn one_conversation_that_fails_again_and_again_says_nothing_about_the_others() {
 
 #[test]
 fn an_answer_from_before_a_person_registered_the_channel_does_not_unlink_it_again() {
-    let mut state = State::new(Patience::default(), 8);
+    let mut state = State::new(Patience::default(), 8, None);
     let (now, conversation) = (Duration::ZERO, ConversationId(1));
     let unknown = || Outcome::ChannelUnlinked {
         reason: "Pipedrive does not know this channel any more.".to_owned(),
     };
-    let era = state.begin(&one(), Some(conversation));
+    let era = state.begin(&one(), Some(conversation), now).unwrap();
     state.retry_now();
     let consequence = judge(&mut state, now, era, Some(conversation), unknown(), 0);
     assert_eq!(consequence, Consequence::Waits);
-    let era = state.begin(&one(), Some(conversation));
+    let era = state.begin(&one(), Some(conversation), now).unwrap();
     let consequence = judge(&mut state, now, era, Some(conversation), unknown(), 0);
     assert!(matches!(consequence, Consequence::Unlinked(_)));
 }

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::installation::{Hold, HoldKind};
 use super::state::State;
-use crate::domain::{ChannelId, ConversationId, InstallationId};
+use crate::domain::{ChannelId, ConversationId, InstallationId, Timestamp};
+use crate::protocol::budget::{self, Budget, Forecast};
 use crate::uplink::NotConnected;
 
 /// Longest list of waiting conversations that is shown.
@@ -33,6 +34,13 @@ pub enum UplinkState {
         /// Why.
         reason: String,
         /// Time until the next attempt; zero means with the next message.
+        next: Duration,
+    },
+    /// The tokens of the day are spent. Everything is kept.
+    BudgetEmpty {
+        /// Whose, and what helps.
+        reason: String,
+        /// Time until it is tried again.
         next: Duration,
     },
     /// The access token is not accepted.
@@ -62,6 +70,7 @@ impl UplinkState {
             Self::NotConnected { .. } => "not_connected",
             Self::ReconnectNeeded { .. } => "reconnect_needed",
             Self::Held { .. } => "held",
+            Self::BudgetEmpty { .. } => "budget_empty",
             Self::NotAuthorized { .. } => "not_authorized",
             Self::ChannelsApiGone { .. } => "channels_api_gone",
         }
@@ -73,7 +82,9 @@ impl UplinkState {
         match self {
             Self::Running => "Messages flow to Pipedrive.".to_owned(),
             Self::NotConnected { reason } | Self::ReconnectNeeded { reason } => reason.clone(),
-            Self::Held { reason, next } | Self::NotAuthorized { reason, next } => {
+            Self::Held { reason, next }
+            | Self::BudgetEmpty { reason, next }
+            | Self::NotAuthorized { reason, next } => {
                 format!("{reason} Next attempt {}.", time_until(*next))
             }
             Self::ChannelsApiGone { reason, since, next } => format!(
@@ -102,9 +113,10 @@ impl UplinkState {
             Self::Running => 0,
             Self::NotConnected { .. } => 1,
             Self::Held { .. } => 2,
-            Self::NotAuthorized { .. } => 3,
-            Self::ReconnectNeeded { .. } => 4,
-            Self::ChannelsApiGone { .. } => 5,
+            Self::BudgetEmpty { .. } => 3,
+            Self::NotAuthorized { .. } => 4,
+            Self::ReconnectNeeded { .. } => 5,
+            Self::ChannelsApiGone { .. } => 6,
         }
     }
 }
@@ -150,8 +162,39 @@ pub struct InstallationStatus {
     pub installation: InstallationId,
     /// Whether its messages flow.
     pub state: UplinkState,
-    /// Tokens left today, if Pipedrive says so.
-    pub daily_remaining: Option<u64>,
+    /// The company's tokens of the day.
+    pub budget: BudgetStatus,
+}
+
+/// A company's tokens of the day.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BudgetStatus {
+    /// Spent by this gateway today.
+    pub spent: u64,
+    /// What the day has, if that is known.
+    pub limit: Option<u64>,
+    /// What is left of it, if that is known.
+    pub left: Option<u64>,
+    /// When it ends, if it does before there are new ones.
+    pub ends_at: Option<Timestamp>,
+    /// All of it in a line for a person.
+    pub words: String,
+}
+
+impl BudgetStatus {
+    fn of(budget: &Budget, now: Timestamp) -> Self {
+        Self {
+            spent: budget.spent(now),
+            limit: budget.limit(),
+            left: budget.left(now),
+            ends_at: match budget.forecast(now) {
+                Forecast::EndsAt(at) => Some(at),
+                Forecast::Empty { .. } => Some(now),
+                Forecast::Unknown | Forecast::Lasts => None,
+            },
+            words: budget.words(now),
+        }
+    }
 }
 
 /// The way to Pipedrive, at one moment.
@@ -201,13 +244,20 @@ impl UplinkStatus {
             next: wait.next.saturating_sub(now),
             reason: wait.reason.clone(),
         };
+        let wall = state.wall(now);
         let installations: Vec<InstallationStatus> = state
             .installations()
             .iter()
-            .map(|(id, installation)| InstallationStatus {
-                installation: id.clone(),
-                state: of_hold(installation.current_hold(), now),
-                daily_remaining: installation.limits.daily_remaining,
+            .filter_map(|(id, installation)| {
+                let budget = state.budget_of(id)?;
+                Some(InstallationStatus {
+                    installation: id.clone(),
+                    state: match installation.current_hold() {
+                        None => own_limit(budget, wall).unwrap_or(UplinkState::Running),
+                        waits => of_hold(waits, now),
+                    },
+                    budget: BudgetStatus::of(budget, wall),
+                })
             })
             .collect();
         let lost = |(channel, installation): &(&ChannelId, Result<_, NotConnected>)| {
@@ -250,6 +300,18 @@ impl UplinkStatus {
     }
 }
 
+/// The configured limit is reached.
+fn own_limit(budget: &Budget, now: Timestamp) -> Option<UplinkState> {
+    let left = budget::midnight(now).unix_ms().saturating_sub(now.unix_ms());
+    budget
+        .is_own_limit(now, budget::RECEIVE)
+        .then(|| UplinkState::BudgetEmpty {
+            reason: "The gateway has spent pipedrive.daily_budget for today. Everything is kept until midnight UTC."
+                .to_owned(),
+            next: Duration::from_millis(u64::try_from(left).unwrap_or_default()),
+        })
+}
+
 fn of_hold(hold: Option<&Hold>, now: Duration) -> UplinkState {
     let Some(hold) = hold else {
         return UplinkState::Running;
@@ -257,6 +319,7 @@ fn of_hold(hold: Option<&Hold>, now: Duration) -> UplinkState {
     let (reason, next) = (hold.reason.clone(), hold.until.saturating_sub(now));
     match hold.kind {
         HoldKind::Trouble => UplinkState::Held { reason, next },
+        HoldKind::Day => UplinkState::BudgetEmpty { reason, next },
         HoldKind::Token => UplinkState::NotAuthorized { reason, next },
         HoldKind::Gone => UplinkState::ChannelsApiGone {
             reason,

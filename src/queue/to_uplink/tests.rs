@@ -14,6 +14,7 @@ use crate::uplink::{NotConnected, Scope};
 
 mod channels;
 mod measure;
+mod week;
 
 /// Far more than anything here takes.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -170,6 +171,7 @@ fn quick() -> Patience {
         conversation: backoff,
         everything: backoff,
         token: backoff,
+        merge: Duration::from_millis(20),
         ..Patience::default()
     }
 }
@@ -197,6 +199,7 @@ fn settings(store: &Store, names: &[&str], patience: Patience) -> Settings {
         },
         drain: Duration::from_secs(10),
         patience,
+        daily_budget: None,
     }
 }
 

@@ -125,6 +125,7 @@ async fn an_installation_in_trouble_does_not_stop_another() {
     let status = running.handle.status();
     let words: Vec<_> = status.installations.iter().map(|of| of.state.word()).collect();
     assert_eq!(words, ["channels_api_gone", "running"]);
+    until("nothing is on its way", || running.handle.status().in_flight == 0).await;
     let asked = count("waits");
     receive(&store, "good", "c1", "goes").await;
     until("the other goes on", || count("goes") == 21).await;
