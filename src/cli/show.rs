@@ -70,7 +70,7 @@ fn installations(all: &[InstallationStatus]) -> String {
         };
         line!(
             out,
-            "connected  {} of {} ({}) · {shown}{} · {channels}{shared}",
+            "account    {} of {} ({}) · {shown}{} · {channels}{shared}",
             printable(&one.user),
             printable(&one.company),
             one.id,

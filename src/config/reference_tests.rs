@@ -385,6 +385,26 @@ fn a_configuration_can_come_from_the_environment_alone() {
 }
 
 #[test]
+fn a_key_for_the_tokens_that_could_be_guessed_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pipepost.toml");
+    fs::copy(root().join("config/examples/minimal.toml"), &file).unwrap();
+    fs::write(folder.path().join("token-key"), "correct horse\n").unwrap();
+    let loaded = load(&Request {
+        file: Some(file),
+        credentials: Some(folder.path().to_owned()),
+        ..Request::default()
+    });
+    let complaints = complaints(&loaded);
+    assert!(
+        complaints.contains("less than 22 characters") && complaints.contains("openssl rand"),
+        "{complaints}"
+    );
+    assert!(!complaints.contains("correct horse"), "{complaints}");
+    assert!(loaded.config.is_none());
+}
+
+#[test]
 fn secrets_come_from_files_and_credentials_and_are_never_printed() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pipepost.toml");
@@ -401,6 +421,7 @@ fn secrets_come_from_files_and_credentials_and_are_never_printed() {
     fs::create_dir(&credentials).unwrap();
     fs::write(credentials.join("access-token"), "never-hunter2").unwrap();
     fs::write(credentials.join("client-secret"), "").unwrap();
+    fs::write(credentials.join("token-key"), "a-random-key-of-hunter2\n").unwrap();
     fs::write(credentials.join("broker-two-password"), "pass-hunter2\r\n").unwrap();
     let request = Request {
         file: Some(file),
@@ -417,6 +438,8 @@ fn secrets_come_from_files_and_credentials_and_are_never_printed() {
         "explicit-hunter2"
     );
     assert_eq!(config.pipedrive.client_secret, None);
+    let key = config.pipedrive.token_key.as_ref().unwrap();
+    assert_eq!(key.expose(), "a-random-key-of-hunter2");
     assert_eq!(
         config.brokers[1].password.as_ref().unwrap().expose(),
         "pass-hunter2"

@@ -261,3 +261,76 @@ impl Gateway {
         Ok(Done { message })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_unix_ms(1_769_744_285_007);
+
+    fn record(state: InstallationState) -> Installation {
+        Installation {
+            id: InstallationId::of_user(12, 7),
+            company_id: 12,
+            company: "Acme".to_owned(),
+            user_id: 7,
+            user: "Ada".to_owned(),
+            api_domain: "https://acme.pipedrive.com".to_owned(),
+            tokens: b"secret tokens".to_vec(),
+            connected_at: NOW,
+            refreshed_at: NOW,
+            expires_at: NOW.plus_ms(3_600_000),
+            state,
+            shared: false,
+            channels: vec!["desk".parse().unwrap()],
+        }
+    }
+
+    fn shown(state: InstallationState, trouble: Option<(&str, bool)>, days: i64) -> InstallationStatus {
+        InstallationStatus::new(&record(state), trouble, NOW.plus_ms(days * 86_400_000))
+    }
+
+    #[test]
+    fn the_end_of_a_connection_is_warned_of_at_30_7_and_1_days() {
+        let warned = |days| {
+            shown(InstallationState::Connected, None, days)
+                .warning
+                .unwrap_or_default()
+        };
+        assert_eq!(warned(29), "");
+        assert!(warned(30).contains("30 days"));
+        assert!(warned(53).contains("7 days"));
+        assert!(warned(59).contains("a day"));
+        assert_eq!(
+            shown(InstallationState::Connected, None, 0).ends_at.unwrap(),
+            NOW.plus_ms(60 * 86_400_000).to_iso8601()
+        );
+    }
+
+    #[test]
+    fn each_state_has_its_word_and_its_remedy_and_no_token() {
+        let (since, reason) = (NOW, "because".to_owned());
+        let gone = InstallationState::Disconnected {
+            since,
+            reason: reason.clone(),
+        };
+        let refused = InstallationState::ReconnectNeeded { since, reason };
+        for (state, trouble, word) in [
+            (InstallationState::Connected, None, "connected"),
+            (InstallationState::Connected, Some(("later", false)), "trouble"),
+            (
+                InstallationState::Connected,
+                Some(("the key", true)),
+                "tokens_unreadable",
+            ),
+            (refused, None, "reconnect_needed"),
+            (gone, None, "disconnected"),
+        ] {
+            let shown = shown(state, trouble, 0);
+            assert_eq!(shown.state, word);
+            assert_eq!(shown.reason.is_none(), word == "connected");
+            assert_eq!(shown.ends_at.is_none(), word == "disconnected");
+            assert!(!serde_json::to_string(&shown).unwrap().contains("secret"));
+        }
+    }
+}

@@ -150,6 +150,36 @@ fn a_token_is_refreshed_before_it_expires_and_whatever_comes_back_is_kept() {
 }
 
 #[test]
+fn a_configured_token_goes_on_working_for_what_belongs_to_nobody_who_is_connected() {
+    let gateway = Gateway::connected();
+    let yard = ProviderChannelId::new(&"gw-1".parse().unwrap(), &"yard".parse().unwrap());
+    let options = AccountOptions {
+        client: Fake::client(),
+        app: gateway.accounts.app().cloned(),
+        api_url: None,
+        fixed: (
+            "https://api.example/v1/".to_owned(),
+            AccessToken::new(Some(code("configured"))),
+        ),
+        token_key: None,
+    };
+    let accounts = Accounts::open(&gateway.store, options).unwrap();
+    let fixed = Ok(InstallationId::of_configured_token());
+    assert_eq!(accounts.installation(&yard), fixed);
+    assert_eq!(accounts.installation(&provider()), Ok(id()));
+    let access = accounts.access(&yard, NOW).unwrap();
+    assert_eq!(
+        (&*access.base, access.token.expose()),
+        ("https://api.example/v1", "configured")
+    );
+    assert!(accounts.another(&access, NOW).is_none());
+    accounts
+        .disconnect(&id(), "uninstalled in Pipedrive", NOW)
+        .unwrap();
+    assert_eq!(accounts.installation(&provider()), fixed);
+}
+
+#[test]
 fn many_threads_with_an_expired_token_make_one_refresh() {
     let gateway = Gateway::connected();
     let later = NOW.plus_ms(2 * 60 * MINUTE);

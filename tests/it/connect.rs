@@ -296,3 +296,30 @@ fn disconnecting_tells_pipedrive_and_keeps_what_waits() {
     connect(&site);
     conversation_with(&site, "is anybody there?");
 }
+
+#[test]
+fn another_company_gets_a_channel_with_its_history_only_when_the_operator_says_so() {
+    const MIA_OF_GLOBEX: i64 = 21;
+    let site = site(|_| {});
+    let _daemon = site.daemon();
+    connect(&site);
+    assert!(!site.command(&["channels", "register", "none"]).status.success());
+    site.output(&["disconnect"]);
+    let connecting = Connecting::start(&site);
+    let visit = visit(&site, &connecting.url, MIA_OF_GLOBEX, Decision::Allow);
+    assert!(
+        visit.body.contains("belonged to Acme Heating before"),
+        "{}",
+        visit.body
+    );
+    let (success, out, _) = connecting.end();
+    assert!(success && out.contains("No channel was free"), "{out}");
+    site.output(&["channels", "register", "sms"]);
+    let status = site.status();
+    let installations = status["installations"].as_array().unwrap();
+    let mia = installations.iter().find(|one| one["id"] == "2-21").unwrap();
+    assert_eq!(mia["channels"][0], "sms", "{status}");
+    let device = Device::connect(site.mosquitto.port, "sms2mqtt", "sms2mqtt/send");
+    device.customer_writes("+31612345678", "for the new company");
+    conversation_with(&site, "for the new company");
+}

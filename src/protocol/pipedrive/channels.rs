@@ -281,8 +281,8 @@ pub fn classify(call: Call, reply: &Reply<'_>) -> Answer {
         300..=399 => redirect(reply),
         400 => bad_request(call, body.as_ref()),
         401 => Answer::NotAuthorized {
-            reason: "Pipedrive does not accept the access token (401): it has expired or was revoked. Put a new one \
-                     in place and restart the gateway."
+            reason: "Pipedrive does not accept the access token (401): it has expired or was revoked. Run \
+                     `pipepost connect` again; a configured token needs a new one and a restart of the gateway."
                 .to_owned(),
         },
         402 => later(
@@ -431,7 +431,7 @@ fn forbidden(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
     if code == "ADMIN_ONLY" {
         return later(
             "Only an admin of the Pipedrive company may register channels (ADMIN_ONLY): someone with admin rights \
-             has to give the access token.",
+             has to run `pipepost connect`, or to give the access token.",
             Some(PERSON_PAUSE),
             Scope::Channel,
         );
@@ -439,7 +439,7 @@ fn forbidden(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
     if body.says("scope") {
         return later(
             "The access token does not allow messaging (403): give the app the scope messengers-integration in \
-             Pipedrive's Developer Hub and make a new token.",
+             Pipedrive's Developer Hub, then run `pipepost connect` again or make a new token.",
             Some(PERSON_PAUSE),
             Scope::Everything,
         );
@@ -453,7 +453,7 @@ fn forbidden(call: Call, reply: &Reply<'_>, body: Option<&Body>) -> Answer {
         Call::Receive { .. } | Call::Register => later(
             format!(
                 "Pipedrive does not allow this token to use the channel ({code}): the user who registered it has to \
-                 give the access token."
+                 connect or to give the access token."
             ),
             Some(PERSON_PAUSE),
             Scope::Channel,
