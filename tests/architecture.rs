@@ -226,6 +226,7 @@ fn each_foreign_crate_stays_in_its_room() {
         ("ureq", "sim/pipedrive/mod.rs", "cli/show.rs"),
         ("rumqttc", "driver/mqtt.rs", "config/mod.rs"),
         ("serial2_tokio", "driver/at_modem/port.rs", "sim/modem/cable.rs"),
+        ("zbus", "driver/mm_modem/bus.rs", "control/modem.rs"),
     ] {
         for text in [
             format!("use {krate}::Thing;"),

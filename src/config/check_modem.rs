@@ -85,6 +85,13 @@ impl Check<'_> {
             let message = "\"usb_interface\" has no effect without \"usb\"";
             self.error(&at("usb_interface"), message, None);
         }
+        if let Some(which) = &raw.manager {
+            return self.managed_modem(index, raw, which);
+        }
+        if raw.bus.is_some() {
+            let message = "\"bus\" has no effect without \"modem_manager\"";
+            self.error(&at("bus"), message, None);
+        }
         match (&raw.port, &raw.usb) {
             (Some(port), None) => Some(ModemPort::Path(port.clone())),
             (None, Some(usb)) => {
@@ -119,13 +126,45 @@ impl Check<'_> {
                 None
             }
             (None, None) => {
-                let hint = "add port = \"/dev/serial/by-id/…\" (ls /dev/serial/by-id shows what there is), or usb = \
-                            \"vendor:product\" as lsusb shows it";
+                let hint = "add port = \"/dev/serial/by-id/…\" (ls /dev/serial/by-id shows what there is), usb = \
+                            \"vendor:product\" as lsusb shows it, or modem_manager = \"any\"";
                 let message = format!("the modem {:?} has no port", raw.name.0);
                 self.error(&keys!["modem", index], message, Some(hint.to_owned()));
                 None
             }
         }
+    }
+
+    /// A modem that is used through ModemManager.
+    fn managed_modem(&mut self, index: usize, raw: &raw::Modem, which: &str) -> Option<ModemPort> {
+        let at = |key: &str| keys!["modem", index, key];
+        let other = [("port", raw.port.is_some()), ("usb", raw.usb.is_some())];
+        if let Some((key, _)) = other.into_iter().find(|(_, given)| *given) {
+            let hint = Some("keep one of them".to_owned());
+            let message = format!("both \"modem_manager\" and {key:?} say where the modem is");
+            self.error(&at("modem_manager"), message, hint);
+            return None;
+        }
+        if !matches!(raw.profile, raw::ModemProfile::Auto) {
+            let message =
+                "\"profile\" has no effect with \"modem_manager\": ModemManager finds out by itself";
+            self.error(&at("profile"), message, None);
+        }
+        if !raw.languages.is_empty() {
+            let message =
+                "\"languages\" has no effect with \"modem_manager\", which knows no national tables";
+            self.error(&at("languages"), message, None);
+        }
+        if !cfg!(feature = "modem-manager") {
+            let hint = Some("use the modem's serial port: port = \"/dev/serial/by-id/…\"".to_owned());
+            let message = "this program was built without ModemManager (cargo feature \"modem-manager\")";
+            self.error(&at("modem_manager"), message, hint);
+            return None;
+        }
+        Some(ModemPort::Manager {
+            which: (which != "any").then(|| which.to_owned()),
+            bus: raw.bus.clone(),
+        })
     }
 
     /// The country of a key, if one is given.

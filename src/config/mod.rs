@@ -252,7 +252,7 @@ pub struct Device {
 pub struct Modem {
     /// `name`. Unique within the configuration.
     pub name: String,
-    /// `port` or `usb`: where it is.
+    /// `port`, `usb` or `modem_manager`: where it is.
     pub port: ModemPort,
     /// `baud`: speed of a real serial line; USB modems take any. Default 115200.
     pub baud: u32,
@@ -293,6 +293,13 @@ pub enum ModemPort {
         product: u16,
         /// Interface number of the port for AT commands; `None`: the first that answers.
         interface: Option<u8>,
+    },
+    /// `ModemManager` has it.
+    Manager {
+        /// Serial number (IMEI), port, or path of the device below `/sys`; `None`: the only one, or the first.
+        which: Option<String>,
+        /// `bus`: D-Bus address; `None`: the system's bus.
+        bus: Option<String>,
     },
 }
 

@@ -221,6 +221,9 @@ pub(super) struct Modem {
     pub(super) port: Option<PathBuf>,
     pub(super) usb: Option<String>,
     pub(super) usb_interface: Option<u8>,
+    #[serde(rename = "modem_manager")]
+    pub(super) manager: Option<String>,
+    pub(super) bus: Option<String>,
     #[serde(default = "modem_default::baud")]
     pub(super) baud: u32,
     #[serde(default)]

@@ -53,6 +53,9 @@ pub fn summary(config: &Config, files: &[PathBuf]) -> String {
         let place = match &modem.port {
             ModemPort::Path(path) => path.display().to_string(),
             ModemPort::Usb { vendor, product, .. } => format!("USB {vendor:04x}:{product:04x}"),
+            ModemPort::Manager { which, .. } => {
+                format!("ModemManager ({})", which.as_deref().unwrap_or("any"))
+            }
         };
         lines.push(format!("  modem {:?} at {place}", modem.name));
     }

@@ -8,6 +8,8 @@ use tokio::sync::{mpsc, oneshot};
 use crate::domain::{Attempt, Outgoing, ReceivedMessage, StatusReport, Timestamp, Unmapped};
 
 mod at_modem;
+#[cfg(feature = "modem-manager")]
+mod mm_modem;
 pub mod mqtt;
 pub mod sms;
 

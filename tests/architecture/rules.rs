@@ -8,11 +8,12 @@ const BEGIN: &str = "<!-- direction-rule:begin -->";
 const END: &str = "<!-- direction-rule:end -->";
 
 /// Crates that only some rooms name.
-const HOMES: [(&str, &[&str]); 4] = [
+const HOMES: [(&str, &[&str]); 5] = [
     ("sled", &["store"]),
     ("ureq", &["http", "sim"]),
     ("rumqttc", &["driver", "sim"]),
     ("serial2_tokio", &["driver"]),
+    ("zbus", &["driver"]),
 ];
 
 /// What `protocol` does without: tests may use the first ones.

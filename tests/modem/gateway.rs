@@ -122,7 +122,10 @@ impl Gateway {
     }
 
     pub(crate) async fn up(&mut self) {
-        let up = self.handle.link.wait_for(|link| matches!(link, Link::Up(_)));
+        let up = self
+            .handle
+            .link
+            .wait_for(|link| matches!(link, Link::Up(_) | Link::Limited { .. }));
         let up = timeout(LIMIT, up).await.map(drop);
         assert!(up.is_ok(), "not up: {:?}", self.handle.link.borrow());
     }

@@ -9,6 +9,8 @@
 mod chaos;
 mod gateway;
 mod incoming;
+#[cfg(feature = "modem-manager")]
+mod manager;
 mod nasty;
 mod outgoing;
 mod trouble;

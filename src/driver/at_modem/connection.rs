@@ -10,8 +10,8 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::port;
 use crate::driver::Link;
-use crate::driver::sms::edge::sim_in_words;
-use crate::driver::sms::intake::Task;
+use crate::driver::sms::edge::{NETWORK_AWAY, PREPARED, sim_in_words};
+use crate::driver::sms::intake::{Arrival, Origin, Task};
 use crate::driver::sms::outgoing::Outgoing;
 use crate::driver::sms::{Edge, ModemStatus, PinState};
 use crate::protocol::retry::Backoff;
@@ -29,8 +29,6 @@ const WRITE: Duration = Duration::from_secs(10);
 const STOP_LIMIT: Duration = Duration::from_secs(8);
 /// The regular look at the modem.
 const POLL: Duration = Duration::from_secs(30);
-
-const PREPARED: &str = "the modem is being prepared";
 
 /// How a connection ended.
 enum End {
@@ -192,12 +190,12 @@ impl Connection {
                 () = sleep_until(deadline) => dialogue.tick(self.edge.started.elapsed()),
                 Some(done) = self.edge.done.recv() => {
                     let elapsed = self.elapsed();
-                    match done.source {
-                        Source::Stored(place) if done.stored => dialogue.delete(place, elapsed),
-                        Source::Stored(place) => dialogue.release(place),
-                        Source::Direct if done.stored => dialogue.confirm(elapsed),
+                    match done.origin {
+                        Origin::At(Source::Stored(place)) if done.stored => dialogue.delete(place, elapsed),
+                        Origin::At(Source::Stored(place)) => dialogue.release(place),
+                        Origin::At(Source::Direct) if done.stored => dialogue.confirm(elapsed),
                         // Unconfirmed, the network brings it again.
-                        Source::Direct => {}
+                        Origin::At(Source::Direct) | Origin::Object { .. } => {}
                     }
                 }
                 Some(job) = self.edge.jobs.recv(), if self.outgoing.current.is_none() && !stopping => {
@@ -272,7 +270,11 @@ impl Connection {
             Event::Received { source, pdu } => self.hand_over(dialogue, source, pdu),
             Event::Deleted { place, freed: true } => {
                 // Lost, it costs the recognition of a repeat and nothing else.
-                drop(self.edge.tasks.try_send(Task::Freed(place)));
+                drop(
+                    self.edge
+                        .tasks
+                        .try_send(Task::Freed(Origin::At(Source::Stored(place)))),
+                );
             }
             Event::Deleted { place, freed: false } => {
                 warn!(modem = self.name(), index = place.index; "The modem does not delete a message");
@@ -304,7 +306,10 @@ impl Connection {
         if self
             .edge
             .tasks
-            .try_send(Task::Arrived { source, imsi, pdu })
+            .try_send(Task::Arrived {
+                origin: Origin::At(source),
+                what: Arrival::Pdu { imsi, pdu },
+            })
             .is_err()
             && let Source::Stored(place) = source
         {
@@ -340,7 +345,7 @@ impl Connection {
                 Some(PREPARED.to_owned())
             }
             Sim::Unknown | Sim::Ready if !state.registered().is_registered() => Some(format!(
-                "the modem is not in a network ({}): is the antenna connected and the SIM active?",
+                "the modem is not in a network ({}): {NETWORK_AWAY}",
                 state.registered().as_str()
             )),
             Sim::Unknown | Sim::Ready => None,
@@ -357,7 +362,7 @@ impl Connection {
                     self.outgoing.give_back(&reason);
                     self.edge.pause(reason);
                 }
-                None => self.edge.up(),
+                None => self.edge.up(None),
             },
         }
     }

@@ -39,6 +39,7 @@ struct UsbPort {
 /// replug the number in the name is another one.
 pub(super) fn candidates(port: &ModemPort, roots: &Roots) -> Result<Vec<PathBuf>, String> {
     match port {
+        ModemPort::Manager { .. } => Err("ModemManager has this modem".to_owned()),
         ModemPort::Path(path) if path.exists() => Ok(vec![path.clone()]),
         ModemPort::Path(path) => Err(format!(
             "there is no {}: is the modem plugged in and switched on? {}",

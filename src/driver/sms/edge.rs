@@ -14,6 +14,10 @@ use crate::domain::{Attempt, Secret};
 use crate::driver::{Link, OutgoingJob, now};
 use crate::protocol::sms::at::Sim;
 
+pub(in crate::driver) const PREPARED: &str = "the modem is being prepared";
+/// What to look at when a modem is in no network.
+pub(in crate::driver) const NETWORK_AWAY: &str = "is the antenna connected and the SIM active?";
+
 /// The gateway's side of one modem.
 pub(in crate::driver) struct Edge {
     pub(in crate::driver) modem: Modem,
@@ -70,19 +74,32 @@ impl Edge {
     }
 
     pub(in crate::driver) fn is_up(&self) -> bool {
-        matches!(*self.link.borrow(), Link::Up(_))
+        matches!(*self.link.borrow(), Link::Up(_) | Link::Limited { .. })
     }
 
-    pub(in crate::driver) fn up(&self) {
+    #[cfg(feature = "modem-manager")]
+    pub(in crate::driver) fn is_starting(&self) -> bool {
+        *self.link.borrow() == Link::Starting
+    }
+
+    /// `limits`: what can be lost with this modem.
+    pub(in crate::driver) fn up(&self, limits: Option<&str>) {
         if !self.is_up() {
             info!(modem = self.name(); "The modem can send");
-            self.link.send_replace(Link::Up(now()));
+            let since = now();
+            self.link.send_replace(match limits {
+                Some(limits) => Link::Limited {
+                    since,
+                    note: limits.to_owned(),
+                },
+                None => Link::Up(since),
+            });
         }
     }
 
     /// Whether the modem works, be it that nothing goes out at the moment.
     pub(in crate::driver) fn is_connected(&self) -> bool {
-        matches!(*self.link.borrow(), Link::Up(_) | Link::Paused { .. })
+        self.is_up() || matches!(*self.link.borrow(), Link::Paused { .. })
     }
 
     /// Nothing goes out for a while; what comes in does.

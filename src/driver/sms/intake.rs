@@ -13,7 +13,7 @@ use crate::domain::{
     Timestamp, Unmapped,
 };
 use crate::driver::{DriverEvent, Stored, now};
-use crate::protocol::sms::at::{Place, Source};
+use crate::protocol::sms::at::Source;
 use crate::protocol::sms::pdu::Kind;
 use crate::protocol::sms::{
     self, Assembler, Deliver, Home, Incoming, Peer, Received, ReportOutcome, Step, decode_incoming,
@@ -31,21 +31,36 @@ const REMEMBER: Duration = Duration::from_secs(31 * 86_400);
 /// How often what is too old is forgotten.
 const PRUNE: Duration = Duration::from_secs(86_400);
 
+/// Where a message lies until the modem may forget it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::driver) enum Origin {
+    /// A modem with AT commands.
+    At(Source),
+    /// An object of ModemManager; its numbers begin anew with each start of that program.
+    Object { epoch: u32, number: u32 },
+}
+
+/// What came.
+pub(in crate::driver) enum Arrival {
+    /// A PDU, with the subscriber that it came to.
+    Pdu { imsi: String, pdu: Vec<u8> },
+    /// A message that is joined and decoded already, with one token: what identifies it.
+    Message(Box<Received<Hash>>),
+    /// A report that is decoded already.
+    Report(Box<sms::StatusReport>),
+}
+
 /// What the connection hands over.
 pub(in crate::driver) enum Task {
-    /// A PDU, with the subscriber that it came to.
-    Arrived {
-        source: Source,
-        imsi: String,
-        pdu: Vec<u8>,
-    },
-    /// A place in the modem is free again.
-    Freed(Place),
+    /// Something came.
+    Arrived { origin: Origin, what: Arrival },
+    /// A message is deleted in the modem.
+    Freed(Origin),
 }
 
 /// What the connection may do now.
 pub(in crate::driver) struct Done {
-    pub(in crate::driver) source: Source,
+    pub(in crate::driver) origin: Origin,
     /// Whether the message is stored; else the modem keeps it.
     pub(in crate::driver) stored: bool,
 }
@@ -64,7 +79,7 @@ pub(in crate::driver) struct Intake {
     pub(in crate::driver) assembler: Assembler<Token>,
     pub(in crate::driver) started: Instant,
     /// Stored messages whose place is not free yet.
-    pub(in crate::driver) freeing: HashMap<Place, (Hash, u32)>,
+    pub(in crate::driver) freeing: HashMap<Origin, (Hash, u32)>,
     /// How many messages wait for parts, for the status.
     pub(in crate::driver) waiting: tokio::sync::watch::Sender<usize>,
 }
@@ -88,10 +103,14 @@ impl Intake {
             tokio::select! {
                 task = self.tasks.recv() => match task {
                     None => return Ok(()),
-                    Some(Task::Freed(place)) => self.freed(place).await,
-                    Some(Task::Arrived { source, imsi, pdu }) => {
-                        let stored = self.arrived(source, &imsi, pdu).await?;
-                        self.done.send(Done { source, stored }).await.map_err(|_| Stopped)?;
+                    Some(Task::Freed(origin)) => self.freed(origin).await,
+                    Some(Task::Arrived { origin, what }) => {
+                        let stored = match what {
+                            Arrival::Pdu { imsi, pdu } => self.arrived(origin, &imsi, pdu).await?,
+                            Arrival::Message(received) => self.whole(origin, &received).await?,
+                            Arrival::Report(report) => self.reported(&report).await?,
+                        };
+                        self.done.send(Done { origin, stored }).await.map_err(|_| Stopped)?;
                     }
                 },
                 () = sleep_until(expiry.unwrap_or(self.started)), if expiry.is_some() => {
@@ -144,7 +163,7 @@ impl Intake {
     }
 
     /// Takes a PDU. True when the modem may forget it.
-    async fn arrived(&mut self, source: Source, imsi: &str, pdu: Vec<u8>) -> Result<bool, Stopped> {
+    async fn arrived(&mut self, origin: Origin, imsi: &str, pdu: Vec<u8>) -> Result<bool, Stopped> {
         let token = identity(imsi, &pdu);
         match decode(&pdu) {
             Ok(Incoming::StatusReport(report)) => self.reported(&report).await,
@@ -156,10 +175,10 @@ impl Intake {
                 if deliver.part.is_some() {
                     self.part(*deliver, token, pdu).await
                 } else {
-                    self.single(source, *deliver, token).await
+                    self.single(origin, *deliver, token).await
                 }
             }
-            Err(error) => self.unreadable(source, token, &pdu, &error).await,
+            Err(error) => self.unreadable(origin, token, &pdu, &error).await,
         }
     }
 
@@ -219,18 +238,25 @@ impl Intake {
         Ok(())
     }
 
-    async fn single(&mut self, source: Source, deliver: Deliver, token: Token) -> Result<bool, Stopped> {
-        let has_time = deliver.sent_at.is_some();
-        let Some(serial) = self.serial(token, has_time).await else {
+    async fn single(&mut self, origin: Origin, deliver: Deliver, token: Token) -> Result<bool, Stopped> {
+        match self.assembler.receive(deliver, token, self.started.elapsed()) {
+            Step::Complete(received) => self.whole(origin, &received).await,
+            Step::Waiting { .. } | Step::Repeated(_) => Ok(true),
+        }
+    }
+
+    /// A message that came in one piece.
+    async fn whole(&mut self, origin: Origin, received: &Received<Token>) -> Result<bool, Stopped> {
+        let Some(token) = received.tokens.first().copied() else {
             return Ok(true);
         };
-        let Step::Complete(received) = self.assembler.receive(deliver, token, self.started.elapsed()) else {
+        let Some(serial) = self.serial(token, received.sent_at.is_some()).await else {
             return Ok(true);
         };
         let dedup = hash(&[&token, &serial.to_be_bytes()]);
-        let stored = self.offer(&received, dedup).await? == Stored::Acknowledge;
+        let stored = self.offer(received, dedup).await? == Stored::Acknowledge;
         if stored {
-            self.stored(source, token, serial).await;
+            self.stored(origin, token, serial).await;
         }
         Ok(stored)
     }
@@ -253,21 +279,21 @@ impl Intake {
     }
 
     /// Remembers a stored message: now, or when its place is free.
-    async fn stored(&mut self, source: Source, token: Token, serial: u32) {
-        match source {
+    async fn stored(&mut self, origin: Origin, token: Token, serial: u32) {
+        match origin {
+            Origin::At(Source::Direct) => self.remember(token, serial).await,
             // Until it is deleted the same octets are the same message: the store knows them.
-            Source::Stored(place) => {
-                self.freeing.insert(place, (token, serial));
+            Origin::At(Source::Stored(_)) | Origin::Object { .. } => {
+                self.freeing.insert(origin, (token, serial));
                 if self.freeing.len() > 4096 {
                     self.freeing.clear();
                 }
             }
-            Source::Direct => self.remember(token, serial).await,
         }
     }
 
-    async fn freed(&mut self, place: Place) {
-        if let Some((token, serial)) = self.freeing.remove(&place) {
+    async fn freed(&mut self, origin: Origin) {
+        if let Some((token, serial)) = self.freeing.remove(&origin) {
             self.remember(token, serial).await;
         }
     }
@@ -333,7 +359,7 @@ impl Intake {
     /// Kept raw, shown, and delivered as a message that says so.
     async fn unreadable(
         &mut self,
-        source: Source,
+        origin: Origin,
         token: Token,
         pdu: &[u8],
         error: &sms::PduError,
@@ -360,7 +386,7 @@ impl Intake {
         let dedup = hash(&[&token, &serial.to_be_bytes()]);
         let stored = self.message(error.from.as_deref(), text, None, dedup).await? == Stored::Acknowledge;
         if stored {
-            self.stored(source, token, serial).await;
+            self.stored(origin, token, serial).await;
         }
         Ok(stored)
     }

@@ -154,10 +154,19 @@ pub fn spawn(setup: Setup) -> (DriverHandle, impl Future<Output = ()> + Send) {
     };
     let work = async move {
         tokio::select! {
-            () = at_modem::run(edge) => {}
+            () = run(edge) => {}
             // It ends when the store no longer answers: the gateway is stopping.
             () = async { intake.run().await; std::future::pending::<()>().await } => {}
         }
     };
     (handle, work)
+}
+
+/// Works with the modem until the gateway stops.
+async fn run(edge: Edge) {
+    #[cfg(feature = "modem-manager")]
+    if matches!(edge.modem.port, config::ModemPort::Manager { .. }) {
+        return super::mm_modem::run(edge).await;
+    }
+    at_modem::run(edge).await;
 }

@@ -6,11 +6,11 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::records::{self, Progress, Records, Reference, Sent, put, remove};
-use crate::config::Modem;
+use crate::config::{Modem, ModemPort};
 use crate::domain::{Attempt, MessageId};
 use crate::driver::{OutgoingJob, now};
 use crate::protocol::sms::at::{ModemError, SendOutcome};
-use crate::protocol::sms::{self, Submit, SubmitOptions, encode_submit};
+use crate::protocol::sms::{self, Submit, SubmitOptions, charset, encode, encode_submit};
 use crate::store::{Note, StoreError};
 
 /// Attempts of a part that fails for a reason that passes, before the message is given up.
@@ -24,8 +24,12 @@ const DAY: i64 = 86_400_000;
 /// A message on its way.
 pub(in crate::driver) struct Sending {
     id: MessageId,
-    recipient: String,
+    pub(in crate::driver) recipient: String,
+    /// As it leaves, for a modem that cuts it into parts itself.
+    pub(in crate::driver) text: String,
     parts: Vec<Submit>,
+    /// Parts that leave at once: one, or all where the modem cuts them.
+    pub(in crate::driver) step: usize,
     /// The part that is next, from 0.
     next: usize,
     attempts: u32,
@@ -67,8 +71,13 @@ impl Outgoing {
             return;
         };
         let id = job.message.id;
+        let cuts_itself = matches!(modem.port, ModemPort::Manager { .. });
         let options = SubmitOptions {
-            languages: modem.languages.clone(),
+            languages: if cuts_itself {
+                Vec::new()
+            } else {
+                modem.languages.clone()
+            },
             transliterate: modem.transliterate,
             max_parts: modem.max_parts,
             // The same at each attempt, so that parts of two attempts still make one message.
@@ -84,6 +93,10 @@ impl Outgoing {
                 return;
             }
         };
+        let mut text = job.message.text;
+        if cuts_itself && encode::plan(&text, &options).transliterated {
+            text = charset::transliterate(&text);
+        }
         let next = match left_already(id, parts.len(), records).await {
             Ok(next) => next,
             Err(error) => {
@@ -95,6 +108,8 @@ impl Outgoing {
         self.current = Some(Sending {
             id,
             recipient: peer.map(|peer| peer.as_str().to_owned()).unwrap_or_default(),
+            text,
+            step: if cuts_itself { parts.len() } else { 1 },
             parts,
             next,
             attempts: 0,
@@ -136,15 +151,21 @@ impl Outgoing {
             return None;
         }
         let sending = self.current.as_mut()?;
-        let submit = sending.parts.get(sending.next)?.clone();
+        let submit = sending
+            .parts
+            .get(sending.next + sending.step.saturating_sub(1))?
+            .clone();
+        let step = u32::try_from(sending.step).unwrap_or(1);
+        // Of parts that leave at once only the last one's report is asked for.
+        let is_whole = sending.step > 1;
         let reference = Reference {
             at,
             conversation: sending.id.conversation.0,
             sequence: sending.id.sequence.0,
-            part: submit.number,
-            total: submit.total,
+            part: if is_whole { 1 } else { submit.number },
+            total: if is_whole { 1 } else { submit.total },
         };
-        self.sent.parts += 1;
+        self.sent.parts += step;
         let notes = [
             put(records::attempt(&sending.recipient), &reference),
             put(records::SENT.to_vec(), &self.sent),
@@ -160,7 +181,7 @@ impl Outgoing {
         self.tag += 1;
         sending.tag = Some(self.tag);
         self.late = Some((self.tag, sending.recipient.clone(), reference));
-        self.not_before = Instant::now() + modem.pacing;
+        self.not_before = Instant::now() + modem.pacing.saturating_mul(step);
         Some((self.tag, submit))
     }
 
@@ -184,7 +205,7 @@ impl Outgoing {
                 if let (Some(number), Some(known)) = (reference, known.filter(|_| modem.reports)) {
                     notes.extend(put(records::reference(number, &sending.recipient), &known));
                 }
-                sending.next += 1;
+                sending.next += sending.step;
                 sending.attempts = 0;
                 notes.extend(sending.progress());
                 said(records.write(notes, false).await);
@@ -231,9 +252,10 @@ impl Outgoing {
 
     /// The part did not leave: it counts neither for the cap nor for reports.
     async fn taken_back(&mut self, records: &Records) {
-        self.sent.parts = self.sent.parts.saturating_sub(1);
         self.late = None;
         let Some(sending) = &self.current else { return };
+        let step = u32::try_from(sending.step).unwrap_or(1);
+        self.sent.parts = self.sent.parts.saturating_sub(step);
         let mut notes = vec![remove(records::attempt(&sending.recipient))];
         notes.extend(put(records::SENT.to_vec(), &self.sent));
         said(records.write(notes, false).await);
@@ -305,6 +327,7 @@ impl Sending {
         let total = self.parts.len();
         match (self.next, total) {
             (_, 0 | 1) => reason.to_owned(),
+            _ if self.step > 1 => format!("one of its {total} parts: {reason}"),
             (0, _) => format!("part 1 of {total}: {reason}"),
             (sent, _) => format!(
                 "part {} of {total}: {reason}; the parts before it were sent",

@@ -67,7 +67,7 @@ pub struct Place {
 }
 
 /// Where a PDU came from, and with it how it is acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Source {
     /// It lies in the modem's memory: [`Dialogue::delete`] acknowledges it.
     Stored(Place),

@@ -74,7 +74,9 @@ pub enum Registered {
 }
 
 impl Registered {
-    pub(super) const fn from_code(code: u8) -> Self {
+    /// From the code of `+CREG`.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Self {
         match code {
             0 => Self::No,
             1 | 6 | 9 => Self::Home,

@@ -35,7 +35,9 @@ pub enum ReportOutcome {
 }
 
 impl ReportOutcome {
-    const fn from_octet(status: u8) -> Self {
+    /// From the octet of the status.
+    #[must_use]
+    pub const fn from_octet(status: u8) -> Self {
         match status {
             0 => Self::Delivered,
             0x20..=0x3f => Self::Pending(status),
