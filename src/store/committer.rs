@@ -81,6 +81,7 @@ impl Committer {
                     unsynced_since: None,
                     blobs,
                     copy: None,
+                    length: 0,
                 }
                 .run(&receiver);
             })?;
@@ -156,6 +157,8 @@ pub(super) struct Worker {
     pub(super) blobs: Blobs,
     /// While the database is written anew.
     pub(super) copy: Option<Copy>,
+    /// Of the database's file when it was synced last.
+    length: u64,
 }
 
 /// sled writes a page beyond a quarter of a segment into a file of its own and never syncs it. The layout avoids
@@ -319,6 +322,8 @@ impl Worker {
     /// Makes everything that was written survive a power cut.
     fn sync(&mut self) -> Result<(), StoreError> {
         self.generation.tree.flush().map_err(broken)?;
+        // On a full disk it stays as long as it is; what matters is synced next.
+        self.generation.write_ahead(&mut self.length).ok();
         self.blobs
             .sync()
             .and_then(|()| self.generation.file.sync_data())

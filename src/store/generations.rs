@@ -3,8 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::PermissionsExt as _;
-use std::os::unix::fs::{DirBuilderExt, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -25,6 +24,10 @@ const FIRST: &str = "store@00000000";
 
 /// sled's page cache. Small: the kernel's cache keeps the file anyway.
 const CACHE_BYTES: u64 = 1 << 20;
+/// A file that grows is lengthened to a multiple of this, which is a part of a segment of sled's.
+const AHEAD: u64 = 64 << 10;
+/// What grows by more at once is written in large pieces anyway.
+const MUCH: u64 = 16 << 10;
 /// How long a store that was closed in this process may take to let go of its file.
 const LET_GO: Duration = Duration::from_secs(2);
 
@@ -102,6 +105,25 @@ impl Generation {
         })
     }
 
+    /// Writes zeros behind the end of a file that grows a little at a time: each sync of a file that has grown writes the
+    /// file system's log too, which is several times what a message takes. sled reads zeros as the end of its log, and
+    /// writes them there itself. `known` is the length at the last call.
+    ///
+    /// Only while nothing is written to the database.
+    pub(super) fn write_ahead(&self, known: &mut u64) -> io::Result<()> {
+        let length = self.size()?;
+        let grown = length.saturating_sub(*known);
+        *known = length;
+        if grown == 0 || grown > MUCH || length.is_multiple_of(AHEAD) {
+            return Ok(());
+        }
+        let end = length.next_multiple_of(AHEAD);
+        let zeros = vec![0; usize::try_from(end - length).unwrap_or_default()];
+        self.file.write_all_at(&zeros, length)?;
+        *known = end;
+        Ok(())
+    }
+
     /// Bytes of sled's file.
     pub(super) fn size(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
@@ -173,7 +195,6 @@ pub(super) fn find(state_dir: &Path) -> Result<PathBuf, OpenError> {
                     ),
                 });
             }
-            remove_others(state_dir, &folder);
             return Ok(folder);
         }
         Ok(_) => {
@@ -200,10 +221,7 @@ pub(super) fn find(state_dir: &Path) -> Result<PathBuf, OpenError> {
         Err(error) => return Err(io("read", &link)(error)),
     }
     match point_to(state_dir, &first) {
-        Ok(()) => {
-            remove_others(state_dir, &first);
-            Ok(first)
-        }
+        Ok(()) => Ok(first),
         Err(Pointing::Before(error)) => {
             // A file system without links: it works all the same, but nothing can take its place.
             warn!("{} cannot be made a link: {error}", link.display());
@@ -272,8 +290,8 @@ fn folders(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// Removes every folder but the one in use.
-fn remove_others(state_dir: &Path, used: &Path) {
+/// Removes every folder but the one in use, which has been opened: until then the others are worth keeping.
+pub(super) fn remove_others(state_dir: &Path, used: &Path) {
     let others = folders(state_dir).unwrap_or_default();
     for folder in others.iter().filter(|folder| folder.as_path() != used) {
         info!("Removing {}, which is not in use", folder.display());

@@ -178,7 +178,9 @@ pub(super) fn present(
         sequence,
     };
     let mut waiting = Vec::new();
-    if let (Some((newest, _)), Some((oldest, _))) = (page.first(), page.last()) {
+    if let (Some((newest, _)), Some((oldest, _))) = (page.first(), page.last())
+        && shared.may_wait(conversation, *newest)
+    {
         let range = keys::entries_between(Queue::ToUplink, id(*oldest), id(*newest));
         for item in shared.scan(range) {
             waiting.extend(keys::message_tail(&item?.0).map(|id| id.sequence));

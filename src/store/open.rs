@@ -47,6 +47,7 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     let folder = generations::find(&state_dir)?;
     let generation = Generation::open(folder).map_err(|error| error.into_open_error(&state_dir))?;
     sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
+    generations::remove_others(&state_dir, &generation.folder);
     let tree = generation.tree.clone();
     check_schema(&tree, &options)?;
     let words = |error: StoreError| match error {

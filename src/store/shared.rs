@@ -203,7 +203,6 @@ impl Shared {
     /// Brings memory up to what was committed.
     pub(super) fn committed(&self, head: HeadRecord, effects: Effects) {
         self.gauge.check(head.queued_bytes);
-        *lock(&self.head) = head;
         // A channel that is registered lets its messages go.
         let linked = !effects.channels.is_empty();
         if linked {
@@ -230,12 +229,24 @@ impl Shared {
                     .send_modify(|count| *count = count.wrapping_add(1));
             }
         }
+        // Behind the heads: see `may_wait`.
+        *lock(&self.head) = head;
         for id in effects.remove_files {
             remove_file(&self.attachment_path(id));
         }
         for number in effects.remove_archived {
             self.archive.remove(number);
         }
+    }
+
+    /// Whether one of a conversation's incoming messages up to this one may wait for the uplink. Spares a look into the
+    /// tree: what is newer than the last commit that memory knows of may wait without being among the heads.
+    pub(super) fn may_wait(&self, conversation: ConversationId, newest: Sequence) -> bool {
+        let known = lock(&self.head).sequence;
+        newest.0 > known
+            || lock(&self.to_uplink.heads)
+                .by_conversation
+                .contains_key(&conversation)
     }
 
     pub(super) fn channel_number(&self, id: &ChannelId) -> Option<u16> {
