@@ -11,8 +11,8 @@ use super::answers::{
 use super::connecting::Connecting;
 use crate::config::{Channel, Config};
 use crate::domain::{
-    ChannelId, ConversationId, ConversationStatus, DeliveryState, Direction, IncomingState, Message,
-    OutgoingState, ProviderChannelId, Timestamp,
+    ByteSize, ChannelId, ConversationId, ConversationStatus, DeliveryState, Direction, IncomingState,
+    Message, OutgoingState, ProviderChannelId, Timestamp,
 };
 use crate::driver::Link;
 use crate::metrics;
@@ -143,15 +143,20 @@ impl Gateway {
 
     async fn store_status(&self) -> Result<StoreStatus, Failure> {
         let counts = self.store.counts();
+        let size = |bytes| ByteSize(bytes).rounded();
         let alarm = match *self.store.space().borrow() {
             Space::Enough => None,
             Space::Low { free, needed } => Some(format!(
-                "the disk is nearly full: {free} bytes are free and {needed} must be; \
-                 no new message is taken until there is room"
+                "the disk is nearly full: {} are free and {} must be; \
+                 no new message is taken until there is room",
+                size(free),
+                size(needed)
             )),
             Space::TooMuchQueued { queued, allowed } => Some(format!(
-                "{queued} bytes of messages wait and {allowed} may be kept; \
-                 no new message is taken until Pipedrive or the hardware has taken some"
+                "{} of messages wait and {} may be kept; \
+                 no new message is taken until Pipedrive or the hardware has taken some",
+                size(queued),
+                size(allowed)
             )),
         };
         let refused = self.store.read(|reader| reader.refused_updates(None)).await?;

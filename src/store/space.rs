@@ -12,6 +12,7 @@ use tokio::sync::watch;
 
 use super::shared::{lock, remove_file};
 use super::types::{Options, Space};
+use crate::domain::ByteSize;
 
 /// How often the file system is asked.
 const INTERVAL: Duration = Duration::from_millis(10);
@@ -89,10 +90,14 @@ impl Gauge {
             match space {
                 Space::Enough => info!("There is room again: messages are taken in"),
                 Space::Low { free, needed } => warn!(
-                    "The disk is nearly full ({free} bytes free, {needed} needed): messages stay with the hardware"
+                    "The disk is nearly full ({} free, {} needed): messages stay with the hardware",
+                    ByteSize(free).rounded(),
+                    ByteSize(needed).rounded()
                 ),
                 Space::TooMuchQueued { queued, allowed } => warn!(
-                    "Too much waits in the queues ({queued} of {allowed} bytes): messages stay with the hardware"
+                    "Too much waits in the queues ({} of {}): messages stay with the hardware",
+                    ByteSize(queued).rounded(),
+                    ByteSize(allowed).rounded()
                 ),
             }
         }
