@@ -97,7 +97,7 @@ pub struct InstallationStatus {
     pub company: String,
     /// The user.
     pub user: String,
-    /// One word for machines: `connected`, `trouble`, `reconnect_needed`, `tokens_unreadable`, `disconnected`.
+    /// One word for machines: `connected`, `trouble`, `reconnect_needed`, `needs_person`, `disconnected`.
     pub state: String,
     /// Since when it is disconnected or needs to be connected again, ISO 8601.
     pub since: Option<String>,
@@ -125,11 +125,7 @@ impl InstallationStatus {
         let (state, since, reason) = match (&record.state, trouble) {
             (InstallationState::Connected, None) => ("connected", None, None),
             (InstallationState::Connected, Some((words, needs_person))) => {
-                let state = if needs_person {
-                    "tokens_unreadable"
-                } else {
-                    "trouble"
-                };
+                let state = if needs_person { "needs_person" } else { "trouble" };
                 (state, None, Some(words.to_owned()))
             }
             (InstallationState::ReconnectNeeded { since, reason }, _) => {
@@ -321,7 +317,7 @@ mod tests {
             (
                 InstallationState::Connected,
                 Some(("the key", true)),
-                "tokens_unreadable",
+                "needs_person",
             ),
             (refused, None, "reconnect_needed"),
             (gone, None, "disconnected"),
