@@ -60,6 +60,7 @@ fn config(state: &Path) -> Config {
             created_at: config::CreatedAt::default(),
             timeout: Duration::from_secs(30),
             in_flight: 8,
+            daily_budget: None,
         },
         listener: config::Listener {
             bind: "127.0.0.1:0".parse().unwrap(),
