@@ -26,6 +26,8 @@ pub struct Snapshot {
     pub unmapped: u64,
     /// 1 while no hardware is acknowledged for want of space.
     pub store_full: bool,
+    /// 1 while a damaged database that was replaced is kept.
+    pub store_damaged: bool,
     /// State of the way to Pipedrive, one word.
     pub uplink_state: String,
     /// API tokens of the day by installation.
@@ -186,11 +188,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
     };
     gauge("uptime_seconds", "Time since the start", snapshot.uptime_s);
     gauge("messages", "Messages kept in the store", snapshot.messages);
-    gauge(
-        "conversations",
-        "Conversations kept in the store",
-        snapshot.conversations,
-    );
+    gauge("conversations", "Conversations kept", snapshot.conversations);
     gauge(
         "store_logical_bytes",
         "Bytes of texts and files kept",
@@ -205,6 +203,11 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         "store_full",
         "1 while no hardware is acknowledged for want of space",
         u64::from(snapshot.store_full),
+    );
+    gauge(
+        "store_damaged",
+        "1 while a damaged database that was replaced is kept",
+        u64::from(snapshot.store_damaged),
     );
 
     let mut family = |name: &str, help: &str, rows: Vec<(String, u64)>| {

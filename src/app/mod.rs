@@ -443,6 +443,9 @@ fn spawn_status(tasks: &mut Tasks, gateway: Arc<Gateway>) {
             if !faulty.is_empty() {
                 line = format!("{line}; not all works: {faulty} (see `pipepost status`)");
             }
+            if let Some(folder) = status.store.damaged {
+                line = format!("ALARM: the database was damaged, see {folder}; {line}");
+            }
             if let Some(alarm) = status.store.alarm {
                 line = format!("ALARM: {alarm}; {line}");
             }

@@ -9,12 +9,13 @@ use tokio::sync::watch;
 use super::error::{CONFIG, IO, SOFTWARE, UNAVAILABLE};
 use super::{CliError, load};
 use crate::app::{self, AppError, Signals};
-use crate::logging;
+use crate::{logging, store};
 
 /// Runs the gateway until SIGTERM or SIGINT; SIGHUP reads certificates again.
 pub(super) async fn run(file: Option<PathBuf>) -> Result<(), CliError> {
     let config = load(file)?.config;
     logging::start(&config.log).map_err(|error| CliError::new(SOFTWARE, format!("cannot log: {error}")))?;
+    store::watch_for_damage(&config.gateway.state_dir);
     info!(version = env!("CARGO_PKG_VERSION"); "Starting");
     let signals = signals()?;
     app::run(config, signals, |_| ()).await.map_err(CliError::from)

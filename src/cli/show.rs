@@ -210,6 +210,13 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(alarm) = &store.alarm {
         line!(out, "ALARM      {alarm}");
     }
+    if let Some(folder) = &store.damaged {
+        line!(
+            out,
+            "ALARM      the database was damaged and has been replaced; {folder}/report.txt says what was lost: \
+             remove that folder when nobody needs it any more"
+        );
+    }
     out.push_str(&links(&status.links));
     out.push_str(&channels(&status.channels));
     out

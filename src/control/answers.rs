@@ -189,6 +189,9 @@ pub struct StoreStatus {
     pub last_refused: Option<RefusedUpdate>,
     /// An alarm in words: no space left.
     pub alarm: Option<String>,
+    /// The folder of a damaged database that was replaced; messages may be missing. Until somebody removes it.
+    #[serde(default)]
+    pub damaged: Option<String>,
 }
 
 /// A message whose state at Pipedrive is older than here.

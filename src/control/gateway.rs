@@ -160,6 +160,7 @@ impl Gateway {
             )),
         };
         let refused = self.store.read(|reader| reader.refused_updates(None)).await?;
+        let damaged = self.store.damaged_copy();
         Ok(StoreStatus {
             messages: counts.messages,
             conversations: counts.conversations,
@@ -175,6 +176,7 @@ impl Gateway {
                 reason,
             }),
             alarm,
+            damaged: damaged.map(|folder| folder.display().to_string()),
         })
     }
 
@@ -196,6 +198,7 @@ impl Gateway {
             ],
             unmapped: store.unmapped,
             store_full: store.alarm.is_some(),
+            store_damaged: store.damaged.is_some(),
             uplink_state: uplink.map(|uplink| uplink.state.clone()).unwrap_or_default(),
             budgets: uplink
                 .map(|uplink| uplink.budgets.iter().map(budget_figures).collect())

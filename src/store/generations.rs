@@ -14,6 +14,7 @@ use sled::Tree;
 use super::StoreError;
 use super::attachments::sync_dir;
 use super::error::OpenError;
+use super::rescue;
 
 /// Names the folder in use.
 const LINK: &str = "store";
@@ -294,8 +295,10 @@ fn folders(state_dir: &Path) -> io::Result<Vec<PathBuf>> {
 pub(super) fn remove_others(state_dir: &Path, used: &Path) {
     let others = folders(state_dir).unwrap_or_default();
     for folder in others.iter().filter(|folder| folder.as_path() != used) {
-        info!("Removing {}, which is not in use", folder.display());
-        remove(folder);
+        if !rescue::keeps(folder) {
+            info!("Removing {}, which is not in use", folder.display());
+            remove(folder);
+        }
     }
 }
 

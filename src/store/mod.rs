@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -17,6 +18,7 @@ mod contacts;
 mod conversations;
 mod error;
 mod generations;
+mod identity;
 mod incoming;
 mod installations;
 mod keys;
@@ -31,7 +33,10 @@ mod reader;
 mod records;
 mod refused;
 mod renewal;
+mod repair;
+mod rescue;
 mod retention;
+mod salvage;
 mod shared;
 mod space;
 #[cfg(test)]
@@ -45,6 +50,7 @@ pub use error::{OpenError, StoreError};
 pub use installations::{Installation, InstallationState};
 pub use notes::{Kept, Note};
 pub use reader::Reader;
+pub use rescue::watch_for_damage;
 pub use types::{
     Activity, ChannelCounts, ChannelLink, Contact, ContactOutcome, ConversationView, Counts, Head, Inserted,
     Maintenance, NewOutgoing, Options, Queue, Queued, Space, StatusApplied, StoredFile, Updates, UplinkItem,
@@ -146,15 +152,24 @@ impl Store {
     /// A random name that stays the same for a key, e.g. an MQTT client id. Durable when it returns.
     pub async fn persistent_name(&self, key: &str) -> Result<String, StoreError> {
         let key = keys::name(key);
-        self.write(Durability::Synced, move |tx, _| {
-            if let Some(name) = tx.load(&key)? {
-                return Ok(name);
-            }
-            let name = open::random_name()?;
-            tx.put(key, &name)?;
-            Ok(name)
-        })
-        .await
+        let (name, new) = self
+            .write(Durability::Synced, move |tx, _| {
+                if let Some(name) = tx.load(&key)? {
+                    return Ok((name, false));
+                }
+                let name = open::random_name()?;
+                tx.put(key, &name)?;
+                Ok((name, true))
+            })
+            .await?;
+        if new {
+            self.read(|reader| {
+                reader.shared.keep_identity();
+                Ok(())
+            })
+            .await?;
+        }
+        Ok(name)
     }
 
     /// Stores a customer's message, or recognises it. Durable when it returns.
@@ -399,6 +414,12 @@ impl Store {
     #[must_use]
     pub fn space(&self) -> watch::Receiver<Space> {
         self.inner.shared.gauge.watch()
+    }
+
+    /// A damaged database that was replaced and is kept until somebody removes it. Blocks for a moment.
+    #[must_use]
+    pub fn damaged_copy(&self) -> Option<PathBuf> {
+        rescue::kept_copy(&self.inner.shared.options.state_dir)
     }
 
     /// Set once when a write or a sync failed: nothing is acknowledged any more, the daemon must stop.

@@ -18,7 +18,7 @@ use super::shared::{Shared, attachments_dir};
 use super::space::Gauge;
 use super::tx::Source;
 use super::types::Options;
-use super::{StoreError, keys};
+use super::{StoreError, identity, keys, rescue};
 use crate::domain::GatewayId;
 
 /// Everything that must live as long as the store is open.
@@ -40,6 +40,27 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     Gauge::new(&options).make_room_to_open();
     make_dir(&attachments_dir(&state_dir))?;
     make_dir(&archive::folder(&state_dir))?;
+    // Commands that only read leave a damaged store to the daemon.
+    if create && let Some(reason) = rescue::suspicion(&state_dir) {
+        rescue::run(&options, &reason)?;
+    }
+    let (shared, generation) = match open_database(options.clone()) {
+        Err(OpenError::Corrupt { reason, .. }) if create => {
+            rescue::run(&options, &reason)?;
+            open_database(options)?
+        }
+        opened => opened?,
+    };
+    Ok(Opened {
+        shared,
+        generation,
+        lock,
+    })
+}
+
+/// Opens it in a state directory that has been made ready.
+fn open_database(options: Options) -> Result<(Shared, Generation), OpenError> {
+    let state_dir = options.state_dir.clone();
     let corrupt = |reason: String| OpenError::Corrupt {
         path: state_dir.clone(),
         reason,
@@ -49,11 +70,15 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
     generations::remove_others(&state_dir, &generation.folder);
     let tree = generation.tree.clone();
+    let is_new = tree.is_empty();
     check_schema(&tree, &options)?;
     let words = |error: StoreError| match error {
         StoreError::NoEntropy => OpenError::NoEntropy,
         other => corrupt(other.to_string()),
     };
+    if is_new {
+        identity::restore(&tree, &state_dir, false).map_err(words)?;
+    }
     let gateway = gateway_id(&tree, options.gateway_id.as_ref()).map_err(words)?;
     let media_secret = media_secret(&tree).map_err(words)?;
     tree.flush().map_err(|error| corrupt(error.to_string()))?;
@@ -63,11 +88,8 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
         .map_err(io("sync", &generation.folder))?;
     let archive = Archive::open(archive::folder(&state_dir), &tree).map_err(words)?;
     let shared = Shared::load(tree, archive, options, gateway, media_secret).map_err(words)?;
-    Ok(Opened {
-        shared,
-        generation,
-        lock,
-    })
+    shared.keep_identity();
+    Ok((shared, generation))
 }
 
 fn io(what: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> OpenError {

@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use super::StoreError;
 use super::archive::Archive;
+use super::identity;
 use super::keys::{self, Range};
 use super::maintenance::Progress;
 use super::records::{Channel, Entry, HeadRecord, decode, encode};
@@ -169,6 +170,11 @@ impl Shared {
         std::mem::replace(&mut place, tree)
     }
 
+    /// Blocks.
+    pub(super) fn keep_identity(&self) {
+        identity::keep(&self.tree(), &self.options.state_dir);
+    }
+
     pub(super) fn head(&self) -> HeadRecord {
         lock(&self.head).clone()
     }
@@ -210,6 +216,9 @@ impl Shared {
             for (id, number, link) in effects.channels {
                 channels.set(id, number, link);
             }
+        }
+        if linked {
+            self.keep_identity();
         }
         for queue in [Queue::ToUplink, Queue::ToHardware] {
             let mut changed = linked && queue == Queue::ToUplink;

@@ -11,6 +11,7 @@ use super::StoreError;
 use super::archive::Archive;
 use super::keys::Range;
 use super::records::{HeadRecord, Waiting, decode, encode};
+use super::rescue;
 use super::types::{ChannelLink, Queue};
 use crate::domain::{AttachmentId, ChannelId, ConversationId};
 
@@ -21,7 +22,10 @@ pub(super) type Writes = BTreeMap<Vec<u8>, Option<IVec>>;
 
 pub(super) fn broken(error: sled::Error) -> StoreError {
     match error {
-        sled::Error::Corruption { .. } => StoreError::Corrupt(error.to_string()),
+        sled::Error::Corruption { .. } => {
+            rescue::note_corruption(&error.to_string());
+            StoreError::Corrupt(error.to_string())
+        }
         other => StoreError::Failed(other.to_string()),
     }
 }

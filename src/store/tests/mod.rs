@@ -8,6 +8,7 @@ mod model;
 mod people;
 mod refusing;
 mod renewing;
+mod rescuing;
 
 use std::collections::{BTreeMap, HashSet};
 

@@ -18,7 +18,7 @@ fn folders(dir: &Path) -> (Vec<PathBuf>, PathBuf) {
 }
 
 /// Everything in the tree but the counter that only a copy has.
-fn everything(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
+pub(super) fn everything(store: &Store) -> Vec<(Vec<u8>, Vec<u8>)> {
     use tx::Source;
     store
         .inner

@@ -1,0 +1,223 @@
+//! A damaged database is not the end: what can be read goes into a new one, which takes its place; the old one is kept.
+//!
+//! sled answers a damaged file by a panic as a rule, when it opens or later. The panic hook notes that in the state
+//! directory, so that the next start but one does not open the same file once more. A power cut leaves no such note.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::panic::PanicHookInfo;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use log::{error, info, warn};
+
+use super::attachments::sync_dir;
+use super::committer::Blobs;
+use super::error::OpenError;
+use super::generations::{self, Generation};
+use super::migration::SCHEMA;
+use super::repair::{self, Report};
+use super::space::Gauge;
+use super::tx::{Source, broken};
+use super::types::Options;
+use super::{StoreError, identity, keys, salvage};
+use crate::domain::Timestamp;
+
+/// Notes that tell of damage, one a line.
+const NOTES: &str = "damaged";
+/// How many of them there must be: the first may have been the memory's fault.
+const ENOUGH: usize = 2;
+/// Leads the names of damaged databases that are kept.
+const KEPT: &str = "store-damaged-";
+/// What is said about one, inside it.
+const REPORT: &str = "report.txt";
+
+static WATCHED: OnceLock<PathBuf> = OnceLock::new();
+static NOTED: AtomicBool = AtomicBool::new(false);
+
+/// Notes from now on when the database in this state directory turns out to be damaged, and ends the process when sled
+/// panics. For the daemon.
+pub fn watch_for_damage(state_dir: &Path) {
+    if WATCHED.set(state_dir.to_owned()).is_err() {
+        return;
+    }
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic: &PanicHookInfo<'_>| {
+        let place = panic.location().filter(|place| place.file().contains("/sled-"));
+        if let Some(place) = place {
+            note(1, &format!("panic at {}:{}", place.file(), place.line()));
+        }
+        before(panic);
+        if place.is_some() {
+            // Nothing more can be expected of that database, also where a panic alone does not end the daemon.
+            std::process::abort();
+        }
+    }));
+}
+
+/// sled has read something whose checksum is wrong: that needs no second time.
+pub(super) fn note_corruption(reason: &str) {
+    note(ENOUGH, reason);
+}
+
+fn note(times: usize, reason: &str) {
+    if let Some(state_dir) = WATCHED.get()
+        && !NOTED.swap(true, Ordering::Relaxed)
+    {
+        write_notes(state_dir, times, reason).ok();
+    }
+}
+
+pub(super) fn write_notes(state_dir: &Path, times: usize, reason: &str) -> io::Result<()> {
+    let line = format!("{}\n", reason.replace('\n', " "));
+    let mut file = OpenOptions::new()
+        .append(true)
+        .create(true)
+        .open(state_dir.join(NOTES))?;
+    file.write_all(line.repeat(times).as_bytes())?;
+    file.sync_all()
+}
+
+/// Why the database is taken for damaged before it is opened.
+pub(super) fn suspicion(state_dir: &Path) -> Option<String> {
+    let notes = fs::read_to_string(state_dir.join(NOTES)).unwrap_or_default();
+    if notes.lines().count() >= ENOUGH {
+        return notes.lines().last().map(str::to_owned);
+    }
+    let place = salvage::find_damage(&current(state_dir)?).unwrap_or_else(|error| {
+        warn!("The database cannot be checked: {error}");
+        None
+    });
+    place.map(|place| format!("a broken message at {place} of its log"))
+}
+
+/// The damaged database that is kept, the newest one.
+pub(super) fn kept_copy(state_dir: &Path) -> Option<PathBuf> {
+    let entries = fs::read_dir(state_dir).ok()?;
+    let named = entries.filter_map(|entry| Some(entry.ok()?.path()));
+    named
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.is_some_and(|name| name.starts_with(KEPT)) && path.is_dir()
+        })
+        .max()
+}
+
+/// Whether a folder of a database is one that must be kept. If so, gives it a name that says so.
+pub(super) fn keeps(folder: &Path) -> bool {
+    if !folder.join(REPORT).exists() {
+        return false;
+    }
+    let now = Timestamp::from_system_time(SystemTime::now()).to_iso8601();
+    let name = format!("{KEPT}{}", now.replace(':', "-"));
+    if let Err(error) = fs::rename(folder, folder.with_file_name(&name)) {
+        warn!("{} cannot be called {name}: {error}", folder.display());
+    }
+    true
+}
+
+/// Puts a new database with what can be read in the place of the damaged one. The caller has the lock and nothing of the
+/// store open.
+pub(super) fn run(options: &Options, reason: &str) -> Result<(), OpenError> {
+    let state_dir = &options.state_dir;
+    error!("The store in {} is damaged ({reason})", state_dir.display());
+    let failed = |what: String| OpenError::Corrupt {
+        path: state_dir.clone(),
+        reason: format!("{reason}; it could not be rescued: {what}"),
+    };
+    let damaged = current(state_dir).ok_or_else(|| failed("its folder is missing".to_owned()))?;
+    let size = fs::metadata(damaged.join("db")).map_or(0, |metadata| metadata.len());
+    if !Gauge::new(options).has_room_for(size) {
+        return Err(failed("the disk has no room for a second one".to_owned()));
+    }
+    info!("Reading what is left in {size} bytes of {}", damaged.display());
+    let folder = generations::make(state_dir).map_err(|error| failed(error.to_string()))?;
+    let report = match build(&damaged, &folder, state_dir) {
+        Ok(report) => report,
+        Err(error) => {
+            generations::remove(&folder);
+            return Err(failed(error.to_string()));
+        }
+    };
+    let words = words(&report, reason);
+    let switched = write_report(&damaged, &words)
+        .map_err(|error| failed(error.to_string()))
+        .and_then(|()| match generations::point_to(state_dir, &folder) {
+            Ok(()) => Ok(()),
+            Err(generations::Pointing::Before(error)) => {
+                // It stays the one in use.
+                fs::remove_file(damaged.join(REPORT)).ok();
+                generations::remove(&folder);
+                Err(failed(error.to_string()))
+            }
+            Err(generations::Pointing::Unsure(error)) => Err(failed(error.to_string())),
+        });
+    switched?;
+    fs::remove_file(state_dir.join(NOTES)).ok();
+    keeps(&damaged);
+    let copy = kept_copy(state_dir).unwrap_or(damaged);
+    report.set_aside(state_dir, &copy);
+    sync_dir(state_dir).ok();
+    error!(
+        "The store goes on with what could be read. {words}The damaged one is kept in {}: remove it when nobody needs \
+         it any more",
+        copy.display()
+    );
+    Ok(())
+}
+
+/// The folder that the link leads to. Without a link nothing could take its place.
+fn current(state_dir: &Path) -> Option<PathBuf> {
+    let folder = state_dir.join(fs::read_link(state_dir.join("store")).ok()?);
+    folder.join("db").is_file().then_some(folder)
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        generations::failed(&error)
+    }
+}
+
+fn build(damaged: &Path, folder: &Path, state_dir: &Path) -> Result<Report, StoreError> {
+    let new = Generation::open(folder.to_owned()).map_err(|error| StoreError::Failed(error.to_string()))?;
+    let mut old_head = None;
+    let lost = salvage::read(damaged, |key, value| {
+        match key.first() {
+            // They follow from the rest.
+            Some(b'A' | b'B' | b'G') => {}
+            _ if key == keys::HEAD => old_head = Some(value),
+            _ => drop(new.tree.insert(key, value).map_err(broken)?),
+        }
+        Ok::<(), StoreError>(())
+    })?;
+    match Source::get(&new.tree, keys::SCHEMA)? {
+        Some(schema) if schema.as_ref() != SCHEMA.to_be_bytes().as_slice() => {
+            return Err(StoreError::Corrupt("another pipepost wrote it".to_owned()));
+        }
+        _ => drop(
+            new.tree
+                .insert(keys::SCHEMA, &SCHEMA.to_be_bytes())
+                .map_err(broken)?,
+        ),
+    }
+    identity::restore(&new.tree, state_dir, true)?;
+    let report = repair::run(&new.tree, state_dir, old_head.as_deref(), &lost)?;
+    new.tree.flush().map_err(broken)?;
+    Blobs::of(&new).sync()?;
+    new.file.sync_data()?;
+    Ok(report)
+}
+
+fn words(report: &Report, reason: &str) -> String {
+    let now = Timestamp::from_system_time(SystemTime::now()).to_iso8601();
+    format!("Rescued at {now}; noticed by: {reason}.\n{report}")
+}
+
+fn write_report(damaged: &Path, words: &str) -> io::Result<()> {
+    let path = damaged.join(REPORT);
+    fs::write(&path, words)?;
+    fs::File::open(&path)?.sync_all()?;
+    sync_dir(damaged)
+}
