@@ -31,6 +31,8 @@ const NOTES: &str = "damaged";
 const ENOUGH: usize = 2;
 /// Leads the names of damaged databases that are kept.
 const KEPT: &str = "store-damaged-";
+/// How many of them at most.
+const COPIES: usize = 3;
 /// What is said about one, inside it.
 const REPORT: &str = "report.txt";
 
@@ -93,16 +95,40 @@ pub(super) fn suspicion(state_dir: &Path) -> Option<String> {
     place.map(|place| format!("a broken message at {place} of its log"))
 }
 
-/// The damaged database that is kept, the newest one.
-pub(super) fn kept_copy(state_dir: &Path) -> Option<PathBuf> {
-    let entries = fs::read_dir(state_dir).ok()?;
+/// The damaged databases that are kept, the newest one last.
+fn kept_copies(state_dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(state_dir).into_iter().flatten();
     let named = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    named
+    let mut copies: Vec<PathBuf> = named
         .filter(|path| {
             let name = path.file_name().and_then(|name| name.to_str());
             name.is_some_and(|name| name.starts_with(KEPT)) && path.is_dir()
         })
-        .max()
+        .collect();
+    copies.sort();
+    copies
+}
+
+/// The newest of them.
+pub(super) fn kept_copy(state_dir: &Path) -> Option<PathBuf> {
+    kept_copies(state_dir).pop()
+}
+
+/// Whether there is room for so many bytes. Older damaged databases make room: on a disk that goes on failing they must
+/// not be what ends the gateway.
+fn make_room(options: &Options, bytes: u64) -> bool {
+    let gauge = Gauge::new(options);
+    let copies = kept_copies(&options.state_dir);
+    let mut kept = copies.len();
+    for oldest in &copies {
+        if kept < COPIES && gauge.has_room_for(bytes) {
+            break;
+        }
+        warn!("Removing {}, an older damaged database", oldest.display());
+        generations::remove(oldest);
+        kept -= 1;
+    }
+    gauge.has_room_for(bytes)
 }
 
 /// Whether a folder of a database is one that must be kept. If so, gives it a name that says so.
@@ -111,7 +137,11 @@ pub(super) fn keeps(folder: &Path) -> bool {
         return false;
     }
     let now = Timestamp::from_system_time(SystemTime::now()).to_iso8601();
-    let name = format!("{KEPT}{}", now.replace(':', "-"));
+    let mut name = format!("{KEPT}{}", now.replace(':', "-"));
+    while folder.with_file_name(&name).exists() {
+        // Twice in a second.
+        name.push('+');
+    }
     if let Err(error) = fs::rename(folder, folder.with_file_name(&name)) {
         warn!("{} cannot be called {name}: {error}", folder.display());
     }
@@ -129,7 +159,7 @@ pub(super) fn run(options: &Options, reason: &str) -> Result<(), OpenError> {
     };
     let damaged = current(state_dir).ok_or_else(|| failed("its folder is missing".to_owned()))?;
     let size = fs::metadata(damaged.join("db")).map_or(0, |metadata| metadata.len());
-    if !Gauge::new(options).has_room_for(size) {
+    if !make_room(options, size) {
         return Err(failed("the disk has no room for a second one".to_owned()));
     }
     info!("Reading what is left in {size} bytes of {}", damaged.display());

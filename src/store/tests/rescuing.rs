@@ -348,6 +348,23 @@ async fn commands_that_only_read_leave_a_damaged_store_alone() {
 }
 
 #[tokio::test]
+async fn of_many_damaged_databases_the_last_three_are_kept() {
+    let (bed, promised) = filled().await;
+    let dir = TempDir::new().unwrap();
+    let folder = copied(&bed, &dir);
+    for _ in 0..5 {
+        rescue::write_notes(&folder, 2, "a trial").unwrap();
+        let (store, found) = run(&folder).unwrap();
+        assert_eq!(found.len(), promised.len());
+        store.close().await;
+    }
+    let entries = std::fs::read_dir(&folder).unwrap();
+    let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let kept = names.filter(|name| name.starts_with("store-damaged-")).count();
+    assert_eq!(kept, 3);
+}
+
+#[tokio::test]
 async fn without_room_for_a_second_one_the_damaged_database_stays() {
     let (bed, _) = filled().await;
     let dir = TempDir::new().unwrap();
