@@ -1,13 +1,12 @@
 //! The commands' side of the control socket.
 
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::body::Bytes;
-use hyper::{Method, Request, header};
-use hyper_util::rt::TokioIo;
+use hyper::Method;
 use serde::de::DeserializeOwned;
-use tokio::net::UnixStream;
+
+use crate::http::send_over;
 
 use super::{Failure, MAX_BODY};
 
@@ -45,36 +44,28 @@ pub async fn call_raw(
     method: Method,
     path: &str,
     body: Option<&serde_json::Value>,
-) -> Result<Bytes, ClientError> {
+) -> Result<Vec<u8>, ClientError> {
     let name = socket.display().to_string();
-    let stream = UnixStream::connect(socket)
+    let stream = UnixStream::connect(socket).map_err(|error| match error.kind() {
+        std::io::ErrorKind::PermissionDenied => ClientError::NotAllowed(name),
+        _ => ClientError::NotRunning(name),
+    })?;
+    let path = path.to_owned();
+    let body = body.map(ToString::to_string);
+    let asked = move || {
+        send_over(
+            stream,
+            method,
+            &path,
+            body.as_ref().map(String::as_bytes),
+            MAX_BODY,
+        )
+    };
+    let (status, bytes) = tokio::task::spawn_blocking(asked)
         .await
-        .map_err(|error| match error.kind() {
-            std::io::ErrorKind::PermissionDenied => ClientError::NotAllowed(name.clone()),
-            _ => ClientError::NotRunning(name.clone()),
-        })?;
-    let broken = |error: &dyn std::fmt::Display| ClientError::Broken(error.to_string());
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| broken(&e))?;
-    let driving = tokio::spawn(connection);
-    let body = body.map(ToString::to_string).unwrap_or_default();
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::HOST, "pipepost")
-        .header(header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(body)))
-        .map_err(|e| broken(&e))?;
-    let response = sender.send_request(request).await.map_err(|e| broken(&e))?;
-    let status = response.status();
-    let bytes = Limited::new(response.into_body(), MAX_BODY)
-        .collect()
-        .await
-        .map_err(|e| broken(&e))?
-        .to_bytes();
-    driving.abort();
-    if status.is_success() {
+        .map_err(|error| ClientError::Broken(error.to_string()))?
+        .map_err(|error| ClientError::Broken(error.to_string()))?;
+    if (200..300).contains(&status) {
         return Ok(bytes);
     }
     let failure = serde_json::from_slice(&bytes).map_err(|error| ClientError::Broken(error.to_string()))?;

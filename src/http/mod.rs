@@ -21,10 +21,12 @@ mod failure;
 mod resolve;
 #[cfg(test)]
 pub(crate) mod scripted;
+mod socket;
 #[cfg(test)]
 mod tests;
 
 pub use failure::{Failure, FailureKind};
+pub use socket::send_over;
 
 /// MIME type of a form.
 pub const FORM: &str = "application/x-www-form-urlencoded";
