@@ -173,7 +173,7 @@ impl Tasks {
             }
         }
         let mut late: Vec<String> = self.names.values().cloned().collect();
-        late.sort();
+        late.sort_unstable();
         for task in &late {
             warn!("still running after {} s: {task}", limit.as_secs());
         }

@@ -206,9 +206,15 @@ impl Session {
 
     /// What the daemon answers, or the store when none runs.
     async fn ask<T: DeserializeOwned>(&self, method: Method, path: &str) -> Result<T, CliError> {
+        let answer = self.ask_raw(method, path).await?;
+        client::read(&answer).map_err(CliError::from)
+    }
+
+    /// As JSON in both cases: a second way to read each type would make the program much larger.
+    async fn ask_raw(&self, method: Method, path: &str) -> Result<Vec<u8>, CliError> {
         let config = self.config()?;
         let socket = config.gateway.control_socket.clone();
-        match client::call::<T>(&socket, method.clone(), path, None).await {
+        match client::call_raw(&socket, method.clone(), path, None).await {
             Err(ClientError::NotRunning(_)) => look_into_store(config, &method, path).await,
             other => Ok(other?),
         }
@@ -313,11 +319,7 @@ fn segment(id: &str) -> Result<&str, CliError> {
 }
 
 /// The answer that a daemon would give, from the store alone.
-async fn look_into_store<T: DeserializeOwned>(
-    config: Config,
-    method: &Method,
-    path: &str,
-) -> Result<T, CliError> {
+async fn look_into_store(config: Config, method: &Method, path: &str) -> Result<Vec<u8>, CliError> {
     let store = open_existing(&config)?;
     let state_dir = config.gateway.state_dir.clone();
     let gateway = Gateway {
@@ -329,8 +331,7 @@ async fn look_into_store<T: DeserializeOwned>(
     store.close().await;
     drop((gateway, store));
     give_back(&state_dir);
-    let value = answer?;
-    serde_json::from_value(value).map_err(|error| CliError::new(error::SOFTWARE, error.to_string()))
+    Ok(answer?.to_string().into_bytes())
 }
 
 /// A store that root opens may get new files, and those belong to root. The daemon's user must be able to use them.

@@ -239,7 +239,7 @@ fn drop_ins(file: &Path, findings: &mut Findings) -> Vec<PathBuf> {
                 let name = name.to_string_lossy();
                 name.ends_with(".toml") && !name.starts_with('.')
             });
-            names.sort();
+            names.sort_unstable();
             names.into_iter().map(|name| folder.join(name)).collect()
         }
         Err(error)

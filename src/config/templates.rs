@@ -107,7 +107,7 @@ fn files(folder: &Path, findings: &mut Findings) -> Vec<PathBuf> {
                     .is_none_or(|name| name.to_string_lossy().starts_with('.'));
                 !hidden && path.extension().is_some_and(|extension| extension == "toml")
             });
-            paths.sort();
+            paths.sort_unstable();
             paths
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound && folder == Path::new(DEFAULT_DIR) => {

@@ -202,7 +202,7 @@ fn from_table(table: &DeTable<'_>, source: usize) -> Value {
         })
         .collect();
     // The toml crate sorts by name; findings are better read in the order of the file.
-    entries.sort_by_key(|entry| entry.key_at.span.start);
+    entries.sort_unstable_by_key(|entry| entry.key_at.span.start);
     Value::Table(entries)
 }
 

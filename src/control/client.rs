@@ -34,8 +34,12 @@ pub async fn call<T: DeserializeOwned>(
     path: &str,
     body: Option<&serde_json::Value>,
 ) -> Result<T, ClientError> {
-    let bytes = call_raw(socket, method, path, body).await?;
-    serde_json::from_slice(&bytes).map_err(|error| ClientError::Broken(error.to_string()))
+    read(&call_raw(socket, method, path, body).await?)
+}
+
+/// Reads what [`call_raw`] returned.
+pub fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ClientError> {
+    serde_json::from_slice(bytes).map_err(|error| ClientError::Broken(error.to_string()))
 }
 
 /// As [`call`], for answers that are not JSON (`/metrics`).

@@ -348,7 +348,7 @@ impl Gateway {
                 Ok(views)
             })
             .await?;
-        views.sort_by_key(|view| std::cmp::Reverse(view.activity));
+        views.sort_unstable_by_key(|view| std::cmp::Reverse(view.activity));
         views.truncate(limit);
         Ok(views.iter().map(conversation_row).collect())
     }

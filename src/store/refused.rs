@@ -30,7 +30,7 @@ fn list(source: &impl Source, of: Option<ConversationId>) -> Result<Vec<(Message
             found.push((id, String::from_utf8_lossy(&reason).into_owned()));
         }
     }
-    found.sort_by_key(|(id, _)| id.sequence);
+    found.sort_unstable_by_key(|(id, _)| id.sequence);
     Ok(found)
 }
 

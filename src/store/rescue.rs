@@ -105,7 +105,7 @@ fn kept_copies(state_dir: &Path) -> Vec<PathBuf> {
             name.is_some_and(|name| name.starts_with(KEPT)) && path.is_dir()
         })
         .collect();
-    copies.sort();
+    copies.sort_unstable();
     copies
 }
 

@@ -372,7 +372,7 @@ impl Shared {
         }
         new.extend(changed);
         if let Updates::Since { last: false, .. } = updates {
-            new.sort_by_key(|head| head.sequence);
+            new.sort_unstable_by_key(|head| head.sequence);
         }
         new.truncate(limit);
         (new, waiting)

@@ -92,7 +92,7 @@ fn known_links(roots: &Roots) -> String {
         .filter_map(|entry| Some(entry.ok()?.path().display().to_string()))
         .take(12)
         .collect();
-    names.sort();
+    names.sort_unstable();
     if names.is_empty() {
         "no USB serial port is there at the moment".to_owned()
     } else {
@@ -130,7 +130,7 @@ fn usb_ports(roots: &Roots) -> Vec<UsbPort> {
             None
         })
         .collect();
-    ports.sort();
+    ports.sort_unstable();
     ports
 }
 

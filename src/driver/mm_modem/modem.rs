@@ -147,7 +147,7 @@ pub(super) fn find(objects: &Objects, which: Option<&str>) -> Result<Modem, Stri
         .filter_map(|(path, interfaces)| Some((Modem::read(path.as_str(), interfaces)?, interfaces)))
         .collect();
     // The one that was there first.
-    all.sort_by_key(|(modem, _)| number(&modem.path));
+    all.sort_unstable_by_key(|(modem, _)| number(&modem.path));
     let known: Vec<String> = all
         .iter()
         .map(|(modem, _)| {

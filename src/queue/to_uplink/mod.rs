@@ -408,7 +408,7 @@ impl Pump {
             let of_channel = deliverable(state, &open.installation, Some(&open.channel));
             heads.extend(of_channel.into_iter().map(|head| (&open.installation, head)));
         }
-        heads.sort_by_key(|(_, head): &(_, Head)| (head.kind == UplinkKind::Status, head.sequence));
+        heads.sort_unstable_by_key(|(_, head): &(_, Head)| (head.kind == UplinkKind::Status, head.sequence));
         heads
     }
 

@@ -237,7 +237,7 @@ impl UplinkStatus {
             })
             .collect();
         let waiting_total = waiting.len();
-        waiting.sort_by_key(|wait| wait.next);
+        waiting.sort_unstable_by_key(|wait| wait.next);
         waiting.truncate(SHOWN);
         let held = |(channel, wait): (&ChannelId, &super::state::Wait)| HeldChannel {
             channel: channel.clone(),
