@@ -63,7 +63,7 @@ impl Page {
              <title>{title} · pipepost</title><style>{STYLE}</style></head>\n<body class=\"{class}\"><h1>{title}</h1>\n"
         )?;
         for sentence in &self.text {
-            writeln!(out, "<p>{}</p>", Escaped(sentence))?;
+            writeln!(out, "<p>{}</p>", Sentence(sentence))?;
         }
         if !self.list.is_empty() {
             out.write_str("<ul>\n")?;
@@ -73,9 +73,27 @@ impl Page {
             out.write_str("</ul>\n")?;
         }
         for sentence in &self.next {
-            writeln!(out, "<p><strong>{}</strong></p>", Escaped(sentence))?;
+            writeln!(out, "<p><strong>{}</strong></p>", Sentence(sentence))?;
         }
         out.write_str("<footer>pipepost gateway</footer></body></html>\n")
+    }
+}
+
+/// A sentence, with what stands between backticks as a command to type.
+struct Sentence<'a>(&'a str);
+
+impl std::fmt::Display for Sentence<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // An odd number of backticks leaves the last one as it is.
+        let mut rest = self.0;
+        while let Some((before, (command, after))) = rest
+            .split_once('`')
+            .and_then(|(before, behind)| Some((before, behind.split_once('`')?)))
+        {
+            write!(f, "{}<code>{}</code>", Escaped(before), Escaped(command))?;
+            rest = after;
+        }
+        Escaped(rest).fmt(f)
     }
 }
 
@@ -109,6 +127,15 @@ mod tests {
         let hash = data_encoding::BASE64.encode(digest.as_ref());
         assert!(PAGE_POLICY.contains(&format!("'sha256-{hash}'")), "{hash}");
         assert!(PAGE_POLICY.starts_with("default-src 'none'"));
+    }
+
+    #[test]
+    fn a_command_is_shown_as_one() {
+        let shown = |text: &str| Sentence(text).to_string();
+        assert_eq!(
+            shown("Run `pipepost connect <x>` again; a ` alone stays."),
+            "Run <code>pipepost connect &lt;x&gt;</code> again; a ` alone stays."
+        );
     }
 
     #[test]
