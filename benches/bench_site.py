@@ -23,18 +23,6 @@ persistence false
 max_queued_messages 0
 max_inflight_messages 0
 """
-DEVICE = """[[broker]]
-name = "bench"
-url = "mqtt://127.0.0.1:{broker_port}"
-[[device]]
-name = "modem"
-preset = "sms2mqtt"
-[[channel]]
-id = "sms"
-name = "Bench"
-kind = "mqtt"
-device = "modem"
-"""
 
 
 def in_venv():
@@ -92,8 +80,8 @@ def memory_mb(pid):
 class Site:
     """A mosquitto, a Pipedrive sandbox over TLS and a gateway's configuration, in a folder on the project's disk."""
 
-    def __init__(self, sandbox_program, state=None, broker=BROKER, hardware=DEVICE):
-        """`state`: the gateway's folder, elsewhere than beside the rest. `hardware`: what the gateway talks to."""
+    def __init__(self, sandbox_program, state=None, broker=BROKER):
+        """`state`: the gateway's folder, elsewhere than beside the rest."""
         self.dir = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "target"))
         self.children = []
         self.broker_port, self.api_port, self.listener_port = free_port(), free_port(), free_port()
@@ -123,7 +111,18 @@ public_url = "https://localhost:{self.listener_port}"
 bind = "127.0.0.1:{self.listener_port}"
 [log]
 level = "warn"
-{hardware.format(broker_port=self.broker_port, dir=self.dir)}""")
+[[broker]]
+name = "bench"
+url = "mqtt://127.0.0.1:{self.broker_port}"
+[[device]]
+name = "modem"
+preset = "sms2mqtt"
+[[channel]]
+id = "sms"
+name = "Bench"
+kind = "mqtt"
+device = "modem"
+""")
         self.start(sandbox_program, "sim", "pipedrive", "--bind", f"127.0.0.1:{self.api_port}",
                    "--ca-out", self.ca, "--gateway-url", f"https://localhost:{self.listener_port}",
                    "--gateway-ca", self.state / "tls" / "self-signed.pem")

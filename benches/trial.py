@@ -17,6 +17,8 @@ from pathlib import Path
 import bench_site
 from bench_site import ROOT, Site, listens, wait_for
 
+# The program with the sandbox and the modem in it.
+SIMULATORS = ROOT / "target" / "e2e" / "pipepost"
 RATE = 50
 CUSTOMERS = 40
 RECOVER_WITHIN = 120
@@ -75,7 +77,7 @@ class Trial(Site):
     """A site whose customers write and whose agents answer in the background."""
 
     def __init__(self, program, **options):
-        super().__init__(ROOT / "target" / "e2e" / "pipepost", **options)
+        super().__init__(SIMULATORS, **options)
         self.program = program
         self.sent, self.accepted, self.at_device = 0, {}, collections.Counter()
         self.writing = threading.Event()
@@ -83,9 +85,13 @@ class Trial(Site):
         self.supervised = True
         self.starts = 0
         self.environment = dict(os.environ)
-        self.threads = []
+        self.closed = False
+        self.prepare()
         self.start_gateway()
         self.threads = [threading.Thread(target=self.look_after)]
+
+    def prepare(self):
+        """Before the gateway starts."""
 
     def start_gateway(self):
         self.child = self.start(self.program, "--config", self.config, "run", env=self.environment)
@@ -137,8 +143,6 @@ class Trial(Site):
         wait_for("the device's answers", lambda: self.answers_arrived() or self.closed, RECOVER_WITHIN)
         client.disconnect()
         client.loop_stop()
-
-    closed = False
 
     def arrived(self, sms):
         self.at_device[sms["text"]] += 1
@@ -250,28 +254,12 @@ class Trial(Site):
 class ModemTrial(Trial):
     """The same over a simulated modem, whose network hands texts over and takes answers."""
 
-    def __init__(self, program, **options):
-        super().__init__(program, broker=bench_site.BROKER, hardware="""[[modem]]
-name = "stick"
-port = "{dir}/modem"
-home_country = "NL"
-pacing = "0s"
-[[channel]]
-id = "sms"
-name = "Bench"
-kind = "sms"
-modem = "stick"
-""", **options)
-        self.output = (self.dir / "modem.log").open("w+b")
-        self.modem = subprocess.Popen(
-            [ROOT / "target" / "e2e" / "pipepost", "sim", "modem", "--json", "--link", self.dir / "modem",
-             "--text-interval", "20", "--send-time", "50", "--report-after", "100"],
-            stdin=subprocess.PIPE, stdout=self.output, stderr=self.output)
-        self.children.append(self.modem)
+    def prepare(self):
+        self.stick = self.modem(SIMULATORS)
 
     def say(self, command):
-        self.modem.stdin.write(f"{command}\n".encode())
-        self.modem.stdin.flush()
+        self.stick.stdin.write(f"{command}\n".encode())
+        self.stick.stdin.flush()
 
     def customers(self):
         while not self.done.is_set():
