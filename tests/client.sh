@@ -1,18 +1,11 @@
 #!/bin/bash
 # Pipedrive's own published client for Node.js against the sandbox: see tests/client/flow.js. npm installs it into a
 # folder of this run. Prints SKIP with the reason and ends with 77 where a tool or npm's registry is missing.
-set -euo pipefail
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/support/script.sh"
 
 client=pipedrive@33.7.0
 
-skip() {
-    echo "SKIP: $1"
-    exit 77
-}
-for tool in node npm; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed"
-done
+need node npm
 
 cargo build --locked --quiet
 folder=$(mktemp -d)

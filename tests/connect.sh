@@ -2,22 +2,13 @@
 # The whole life of a connection in headless Chromium against the sandbox, from an empty store: see
 # tests/inbox/connect.py. Pictures are left in target/connect/. LOAD_SECONDS is how long messages come while tokens
 # expire every two seconds. Prints SKIP with the reason and ends with 77 where a tool is missing.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-
-skip() {
-    echo "SKIP: $1"
-    exit 77
-}
-for tool in python3 mosquitto mosquitto_pub mosquitto_sub chromium; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed"
-done
+. "$(dirname "$0")/support/script.sh"
+need python3 mosquitto mosquitto_pub mosquitto_sub chromium
 
 cargo build --locked --quiet
 folder=$(mktemp -d)
 code=0
-PYTHONDONTWRITEBYTECODE=1 timeout 300 python3 tests/inbox/connect.py target/debug/pipepost "$folder" target/connect \
+timeout 300 python3 tests/inbox/connect.py target/debug/pipepost "$folder" target/connect \
     "${LOAD_SECONDS:-60}" || code=$?
 if [ "$code" -ne 0 ]; then
     for log in gateway sandbox; do

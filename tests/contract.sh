@@ -2,17 +2,8 @@
 # The contract from outside: schemathesis and requests by hand on the manifest endpoints, a validating proxy between
 # the uplink and the sandbox. See tests/contract/check.py. Everything runs on the loopback interface.
 # Prints SKIP with the reason and ends with 77 where a tool is missing or Python packages cannot be fetched.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-
-skip() {
-    echo "SKIP: $1"
-    exit 77
-}
-for tool in python3 mosquitto mosquitto_pub mosquitto_sub; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed"
-done
+. "$(dirname "$0")/support/script.sh"
+need python3 mosquitto mosquitto_pub mosquitto_sub
 
 packages=(schemathesis==4.32.5 jsonschema==4.26.0 PyYAML==6.0.3)
 venv=target/contract-venv
@@ -28,7 +19,7 @@ fi
 cargo build --locked --quiet
 folder=$(mktemp -d)
 code=0
-PYTHONDONTWRITEBYTECODE=1 timeout 400 "$venv/bin/python" tests/contract/check.py target/debug/pipepost "$folder" || code=$?
+timeout 400 "$venv/bin/python" tests/contract/check.py target/debug/pipepost "$folder" || code=$?
 if [ "$code" -ne 0 ]; then
     mkdir -p target/contract-logs
     cp "$folder"/*.log target/contract-logs/ || true

@@ -6,16 +6,9 @@
 #
 # `PIPEPOST=target/debug/pipepost` takes a program that is built already. Prints SKIP with the reason and ends with 77
 # where a tool is missing.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+. "$(dirname "$0")/support/script.sh"
 
-for tool in gammu smsd ModemManager mmcli dbus-daemon dbus-send; do
-    command -v "$tool" >/dev/null || {
-        echo "SKIP: $tool is not installed"
-        exit 77
-    }
-done
+need gammu smsd ModemManager mmcli dbus-daemon dbus-send
 
 if [ -z "${PIPEPOST:-}" ]; then
     cargo build --locked --quiet
@@ -225,17 +218,12 @@ the_driver_on_fake_modems() {
     local source=$place/$package-$version
     if ! [ -d "$source" ]; then
         rm -rf "$place"
-        python3 -m venv "$place" 2>/dev/null || {
-            echo "SKIP: python3 cannot make a virtual environment (python3-venv)"
-            exit 77
-        }
+        python3 -m venv "$place" 2>/dev/null || skip "python3 cannot make a virtual environment (python3-venv)"
         # The fake modems are in the source only, and its decoder needs pyserial.
         { timeout 300 "$place/bin/pip" install --quiet --disable-pip-version-check pyserial &&
             timeout 300 "$place/bin/pip" download --quiet --disable-pip-version-check --no-deps --no-binary :all: \
-                --dest "$place" "$package==$version"; } >"$place.log" 2>&1 || {
-            echo "SKIP: $package cannot be fetched: $(tail -n 1 "$place.log")"
-            exit 77
-        }
+                --dest "$place" "$package==$version"; } >"$place.log" 2>&1 ||
+            skip "$package cannot be fetched: $(tail -n 1 "$place.log")"
         tar -xzf "$place/$package-$version.tar.gz" -C "$place"
     fi
     "$place/bin/python" -W ignore tests/modem-peers/fake_modems.py "$PIPEPOST" "$source"

@@ -2,19 +2,10 @@
 # The shipped unit under a real systemd: boots one with systemd-nspawn on an overlay of this machine's own files and
 # lets it start, kill, hang, reload, misconfigure and stop the gateway. Nothing of this machine is changed.
 # Prints SKIP with the reason and ends with 77 where that is not possible.
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
-
-skip() {
-    echo "SKIP: $*"
-    exit 77
-}
+. "$(dirname "$0")/support/script.sh"
 
 [ "$(id -u)" -eq 0 ] || skip "only root can boot a systemd"
-for tool in systemd-nspawn mosquitto mosquitto_pub unshare; do
-    command -v "$tool" >/dev/null || skip "$tool is not installed"
-done
+need systemd-nspawn mosquitto mosquitto_pub unshare
 
 # The program that cargo has just tested, or the one that is named.
 if [ -z "${PIPEPOST:-}" ]; then

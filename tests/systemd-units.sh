@@ -1,13 +1,9 @@
-#!/bin/sh
+#!/bin/bash
 # The shipped units: systemd-analyze has nothing to say about them, and their exposure is at most 1.3.
 # Prints SKIP with the reason and ends with 77 where systemd-analyze is missing.
-set -eu
-cd "$(dirname "$0")/.."
+. "$(dirname "$0")/support/script.sh"
 
-if ! command -v systemd-analyze >/dev/null; then
-    echo "SKIP: systemd-analyze is not installed"
-    exit 77
-fi
+need systemd-analyze
 
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

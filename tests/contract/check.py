@@ -23,9 +23,9 @@ import urllib.request
 from pathlib import Path
 
 from proxy import Contract, Proxy
+from waiting import SOON, free_port, listens, wait
 
 HERE = Path(__file__).parent
-LIMIT = 30
 CHANNEL = "gw-test-sms"
 USER = ("sandbox-client", "sandbox-secret")
 BASIC = "Basic " + base64.b64encode(":".join(USER).encode()).decode()
@@ -40,30 +40,6 @@ def note(text):
 def fail(text):
     failures.append(text)
     note(f"FAIL {text}")
-
-
-def wait(what, condition, limit=LIMIT):
-    deadline = time.monotonic() + limit
-    while time.monotonic() < deadline:
-        value = condition()
-        if value:
-            return value
-        time.sleep(0.05)
-    raise SystemExit(f"FAIL waited {limit} s for: {what}")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def listens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 class Site:
@@ -134,7 +110,7 @@ device = "sms-office"
         for child in reversed(self.children):
             child.send_signal(signal.SIGTERM)
             try:
-                child.wait(LIMIT)
+                child.wait(SOON)
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()

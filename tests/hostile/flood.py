@@ -15,6 +15,7 @@ import threading
 import time
 
 from gateway import BASIC, CHANNEL, Gateway, request
+from waiting import wait
 
 TOTAL = 100_000
 # Connections at a time, well below the number of places.
@@ -248,7 +249,7 @@ def settled(gateway):
     """Memory and descriptors when all connections are gone."""
     for _ in range(30):
         gateway.get_conversations()
-    gateway.wait("all connections to be closed", lambda: gateway.connections() == 0)
+    wait("all connections to be closed", lambda: gateway.connections() == 0)
     return gateway.resident(), gateway.descriptors()
 
 

@@ -9,17 +9,14 @@ import ssl
 import subprocess
 import time
 
+from waiting import free_port
+
 CHANNEL = "gw-hostile-sms"
 HEADER_TIMEOUT = 2
 BODY_TIMEOUT = 4
 IDLE_TIMEOUT = 2
 PLACES = 64
 BASIC = "Basic " + base64.b64encode(b"client:secret").decode()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 class Gateway:
@@ -135,12 +132,6 @@ device = "sms-office"
                 continue
             count += fields[1] == local and fields[3] != "0A" and f"socket:[{fields[9]}]" in inodes
         return count
-
-    def wait(self, what, condition, limit=30):
-        deadline = time.monotonic() + limit
-        while not condition():
-            assert time.monotonic() < deadline, f"waited {limit} s for: {what}"
-            time.sleep(0.05)
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)

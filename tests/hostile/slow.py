@@ -18,6 +18,7 @@ import threading
 import time
 
 from gateway import BASIC, BODY_TIMEOUT, CHANNEL, HEADER_TIMEOUT, IDLE_TIMEOUT, PLACES, Gateway, request
+from waiting import wait
 
 CONNECTIONS = 200
 GOOD = 4
@@ -85,13 +86,13 @@ class SlowCaller:
 
 
 def attack(gateway, name, timeout, attacker):
-    gateway.wait("no connections", lambda: gateway.connections() == 0)
+    wait("no connections", lambda: gateway.connections() == 0)
     before = gateway.resident()
     began = time.monotonic()
     attacker = attacker()
     seconds, held, most = [], 0, before
     refused = 0
-    gateway.wait("the attack to begin", lambda: gateway.connections() >= 10)
+    wait("the attack to begin", lambda: gateway.connections() >= 10)
     # slowhttptest sees a close only once it has read what came before, so the daemon's own view counts.
     lasted = 0
     try:
@@ -111,7 +112,7 @@ def attack(gateway, name, timeout, attacker):
             assert time.monotonic() - began < 60, "the attack does not end"
     finally:
         attacker.end()
-    gateway.wait("all connections to be closed", lambda: gateway.connections() == 0)
+    wait("all connections to be closed", lambda: gateway.connections() == 0)
     slowest = max(seconds, default=60)
     seconds = seconds or [60]
     print(f"{name}: lasted {lasted:.1f} s; {len(seconds)} good requests, slowest {slowest:.2f} s, "

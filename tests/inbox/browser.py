@@ -2,6 +2,7 @@
 port nor a package beyond Python's own is needed."""
 
 import base64
+import contextlib
 import json
 import os
 import selectors
@@ -182,3 +183,19 @@ class Browser:
         except (AssertionError, OSError, subprocess.TimeoutExpired):
             self.process.kill()
             self.process.wait()
+
+
+@contextlib.contextmanager
+def opened(folder, pictures, extra=()):
+    """A browser of a desktop's size. When what it is used for fails, its page is left as a picture."""
+    with open(folder / "chromium.log", "wb") as log:
+        browser = Browser(folder / "profile", log, extra)
+    try:
+        browser.size(1360, 850)
+        yield browser
+    except BaseException:
+        browser.picture(pictures / "failed.png")
+        print(f"the page then: {pictures / 'failed.png'}; complaints: {browser.complaints}")
+        raise
+    finally:
+        browser.close()

@@ -17,10 +17,9 @@ import time
 import urllib.parse
 import urllib.request
 
-from browser import Browser
+from browser import opened
+from waiting import SOON
 
-# Limit for anything that should happen soon; long, because machines are busy.
-SOON = 30
 FILE = b"%PDF-1.4\n% an offer\n%%EOF\n"
 WRITER = "+447700900555"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & <b>not bold</b>"
@@ -346,46 +345,36 @@ def main():
     pictures.mkdir(parents=True, exist_ok=True)
     started = time.monotonic()
     demo = Demo(program, folder)
-    browser = None
     try:
-        with open(folder / "chromium.log", "wb") as log:
-            browser = Browser(folder / "profile", log)
-        browser.size(1360, 850)
-        browser.open(demo.page)
-        say = lambda what: print(f"ok {time.monotonic() - started:5.1f} s  {what}", flush=True)
-        connected_by_hand(demo, browser, pictures)
-        say("connected by keyboard: offer, question, the gateway's answer")
-        messages_appear_by_themselves(demo, browser)
-        say("messages appear, with unread marks")
-        link = an_answer_with_a_file_by_keyboard(demo, browser, folder, pictures)
-        say("by keyboard: opened, answered with a file, delivered; the unread mark went")
-        the_link_opens(link)
-        say("the customer's link opens the file")
-        a_picture_is_seen(browser, pictures)
-        say("a customer's picture is seen, a contact card is offered")
-        history_is_paged(demo, browser, pictures)
-        say(f"{LONG_HISTORY} messages of history in pages, none twice, none missing")
-        faults_are_switched_and_survived(demo, browser, pictures)
-        say("a 429 storm switched on and off by keyboard; the message came after it")
-        calls_tell_what_happened(browser, pictures)
-        say("both directions in the panel of calls, no violation")
-        fits(browser, "the desktop")
-        a_phone_shows_one_thing_at_a_time(demo, browser, pictures)
-        say("390 px: list, conversation, calls and faults without sideways scrolling")
-        browser.size(900, 760)
-        fits(browser, "a tablet")
-        browser.picture(pictures / "tablet.png")
-        assert demo.ask("violations")["violations"] == []
-        assert not browser.complaints, browser.complaints
-        assert browser.evaluate("document.title") == "Sandbox inbox", "a customer's text ran as a script"
-    except BaseException:
-        if browser:
-            browser.picture(pictures / "failed.png")
-            print(f"the page then: {pictures / 'failed.png'}; complaints: {browser.complaints}")
-        raise
+        with opened(folder, pictures) as browser:
+            browser.open(demo.page)
+            say = lambda what: print(f"ok {time.monotonic() - started:5.1f} s  {what}", flush=True)
+            connected_by_hand(demo, browser, pictures)
+            say("connected by keyboard: offer, question, the gateway's answer")
+            messages_appear_by_themselves(demo, browser)
+            say("messages appear, with unread marks")
+            link = an_answer_with_a_file_by_keyboard(demo, browser, folder, pictures)
+            say("by keyboard: opened, answered with a file, delivered; the unread mark went")
+            the_link_opens(link)
+            say("the customer's link opens the file")
+            a_picture_is_seen(browser, pictures)
+            say("a customer's picture is seen, a contact card is offered")
+            history_is_paged(demo, browser, pictures)
+            say(f"{LONG_HISTORY} messages of history in pages, none twice, none missing")
+            faults_are_switched_and_survived(demo, browser, pictures)
+            say("a 429 storm switched on and off by keyboard; the message came after it")
+            calls_tell_what_happened(browser, pictures)
+            say("both directions in the panel of calls, no violation")
+            fits(browser, "the desktop")
+            a_phone_shows_one_thing_at_a_time(demo, browser, pictures)
+            say("390 px: list, conversation, calls and faults without sideways scrolling")
+            browser.size(900, 760)
+            fits(browser, "a tablet")
+            browser.picture(pictures / "tablet.png")
+            assert demo.ask("violations")["violations"] == []
+            assert not browser.complaints, browser.complaints
+            assert browser.evaluate("document.title") == "Sandbox inbox", "a customer's text ran as a script"
     finally:
-        if browser:
-            browser.close()
         code = demo.stop()
     assert code == 0, f"the demo ended with {code}"
     print(f"the page stood everything in {time.monotonic() - started:.0f} s")

@@ -9,7 +9,6 @@ import pathlib
 import queue
 import re
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -17,10 +16,9 @@ import threading
 import time
 import urllib.request
 
-from browser import Browser
+from browser import opened
+from waiting import SOON, free_port, listens, wait
 
-# Limit for anything that should happen soon; long, because machines are busy.
-SOON = 30
 CHANNELS = ("east", "west")
 CUSTOMERS = 4
 ADA = 11
@@ -30,30 +28,6 @@ started = time.monotonic()
 
 def say(what):
     print(f"ok {time.monotonic() - started:5.1f} s  {what}", flush=True)
-
-
-def wait(what, condition, limit=SOON):
-    deadline = time.monotonic() + limit
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"waited {limit} s for: {what}"
-        time.sleep(0.05)
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def listens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 class Site:
@@ -387,38 +361,28 @@ def main():
     seconds = float(sys.argv[4])
     pictures.mkdir(parents=True, exist_ok=True)
     site = Site(program, folder)
-    browser = None
     try:
-        with open(folder / "chromium.log", "wb") as log:
-            browser = Browser(folder / "profile", log, ["--ignore-certificate-errors"])
-        browser.size(1360, 850)
-        for channel in CHANNELS:
-            for customer in (0, 0, 1, 1):
-                site.customer_writes(channel, customer)
-        somebody_cancels(site, browser, pictures)
-        say("who cancels reads what that means, and nothing is connected")
-        # The refused page is no mistake of the page.
-        browser.complaints.clear()
-        connect_in_browser(site, browser, "first", pictures)
-        history_appears(site, browser, pictures)
-        say("connected in the browser: two channels with what was written before")
-        a_text_goes_in_and_an_answer_out(site, browser, pictures)
-        say("a text goes in and an answer out")
-        tokens_expire_under_load(site, seconds)
-        a_revoked_token_needs_a_person(site, browser, pictures)
-        say("revoked: kept and shown until somebody connected again")
-        an_uninstallation_is_survived(site, browser, pictures)
-        say("uninstalled and connected again")
-        texts, answers = nothing_is_lost_or_twice(site, browser)
-        say(f"{texts} texts and {answers} answers: nothing lost, nothing twice, in order, no violation")
-    except BaseException:
-        if browser:
-            browser.picture(pictures / "failed.png")
-            print(f"the page then: {pictures / 'failed.png'}; complaints: {browser.complaints}")
-        raise
+        with opened(folder, pictures, ["--ignore-certificate-errors"]) as browser:
+            for channel in CHANNELS:
+                for customer in (0, 0, 1, 1):
+                    site.customer_writes(channel, customer)
+            somebody_cancels(site, browser, pictures)
+            say("who cancels reads what that means, and nothing is connected")
+            # The refused page is no mistake of the page.
+            browser.complaints.clear()
+            connect_in_browser(site, browser, "first", pictures)
+            history_appears(site, browser, pictures)
+            say("connected in the browser: two channels with what was written before")
+            a_text_goes_in_and_an_answer_out(site, browser, pictures)
+            say("a text goes in and an answer out")
+            tokens_expire_under_load(site, seconds)
+            a_revoked_token_needs_a_person(site, browser, pictures)
+            say("revoked: kept and shown until somebody connected again")
+            an_uninstallation_is_survived(site, browser, pictures)
+            say("uninstalled and connected again")
+            texts, answers = nothing_is_lost_or_twice(site, browser)
+            say(f"{texts} texts and {answers} answers: nothing lost, nothing twice, in order, no violation")
     finally:
-        if browser:
-            browser.close()
         codes = site.stop()
     assert codes[0] == 0, f"the gateway ended with {codes[0]}"
 
