@@ -48,7 +48,7 @@ async fn follow(session: &Session, opened: &ConnectOpened) -> Result<(), CliErro
     loop {
         let path = format!("/connect?after={change}");
         let progress: ConnectProgress = match client::call(&socket, Method::GET, &path, None).await {
-            Err(ClientError::NotRunning(_) | ClientError::Broken(_)) => {
+            Err(ClientError::NotRunning(_) | ClientError::Ended) => {
                 return Err(CliError::new(UNAVAILABLE, "the daemon has stopped meanwhile")
                     .hint("when it runs again, run `pipepost connect` again"));
             }

@@ -91,6 +91,9 @@ impl From<ClientError> for CliError {
                 .hint("start it: systemctl start pipepost, or `pipepost run`"),
             ClientError::NotAllowed(_) => Self::new(NO_PERMISSION, error.to_string())
                 .hint("run the command with sudo, or as the service user"),
+            ClientError::Ended => {
+                Self::new(UNAVAILABLE, error.to_string()).hint("`journalctl -u pipepost` says why")
+            }
             ClientError::Broken(_) => Self::new(SOFTWARE, error.to_string())
                 .hint("is the running daemon of another version? restart it: systemctl restart pipepost"),
         }

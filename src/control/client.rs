@@ -6,7 +6,7 @@ use std::path::Path;
 use hyper::Method;
 use serde::de::DeserializeOwned;
 
-use crate::http::send_over;
+use crate::http::{SocketError, send_over};
 
 use super::{Failure, MAX_BODY};
 
@@ -22,7 +22,10 @@ pub enum ClientError {
     /// The daemon understood the request and refused it.
     #[error("{}", .0.message)]
     Refused(Failure),
-    /// The conversation with the daemon broke off.
+    /// The daemon ended while it was asked.
+    #[error("the daemon ended before it had answered")]
+    Ended,
+    /// What the daemon says cannot be understood.
     #[error("the daemon's answer could not be read: {0}")]
     Broken(String),
 }
@@ -68,7 +71,10 @@ pub async fn call_raw(
     let (status, bytes) = tokio::task::spawn_blocking(asked)
         .await
         .map_err(|error| ClientError::Broken(error.to_string()))?
-        .map_err(|error| ClientError::Broken(error.to_string()))?;
+        .map_err(|error| match error {
+            SocketError::BrokenOff => ClientError::Ended,
+            other => ClientError::Broken(other.to_string()),
+        })?;
     if (200..300).contains(&status) {
         return Ok(bytes);
     }

@@ -26,7 +26,7 @@ mod socket;
 mod tests;
 
 pub use failure::{Failure, FailureKind};
-pub use socket::send_over;
+pub use socket::{SocketError, send_over};
 
 /// MIME type of a form.
 pub const FORM: &str = "application/x-www-form-urlencoded";
