@@ -195,11 +195,7 @@ impl Intake {
             at: now().unix_ms(),
             pdu,
         };
-        let written = match put(records::part(&token), &part) {
-            Ok(note) => self.records.write(vec![note], true).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = written {
+        if let Err(error) = self.records.keep(records::part(&token), &part, true).await {
             self.said(Err(error));
             return Ok(false);
         }
@@ -303,11 +299,7 @@ impl Intake {
             at: now().unix_ms(),
             serial,
         };
-        let outcome = match put(records::seen(&token), &seen) {
-            Ok(note) => self.records.write(vec![note], false).await,
-            Err(error) => Err(error),
-        };
-        self.said(outcome);
+        self.said(self.records.keep(records::seen(&token), &seen, false).await);
     }
 
     fn address(&self, from: Option<&sms::PduAddress>) -> Option<Address> {

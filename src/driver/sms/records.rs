@@ -210,44 +210,47 @@ impl Records {
             .collect())
     }
 
+    /// Writes one record.
+    pub(in crate::driver) async fn keep<T: Serialize>(
+        &self,
+        key: Vec<u8>,
+        value: &T,
+        takes_in: bool,
+    ) -> Result<(), StoreError> {
+        self.write(vec![put(key, value)?], takes_in).await
+    }
+
     /// Forgets what nobody can ask for any more.
     pub(in crate::driver) async fn prune(&self, before: i64) -> Result<(), StoreError> {
-        loop {
-            let old = self
-                .some::<Seen>(b'j', PRUNED, move |seen| seen.at < before)
-                .await?;
-            if old.is_empty() {
-                break;
-            }
-            let notes = old.into_iter().map(|(key, _)| remove(key)).collect();
-            self.write(notes, false).await?;
-        }
-        loop {
-            let old = self
-                .some::<Progress>(b'n', PRUNED, move |progress| progress.at < before)
-                .await?;
-            if old.is_empty() {
-                break;
-            }
-            let notes = old.into_iter().map(|(key, _)| remove(key)).collect();
-            self.write(notes, false).await?;
-        }
+        self.forget(b'j', move |seen: &Seen| seen.at < before, |_| None)
+            .await?;
+        self.forget(b'n', move |progress: &Progress| progress.at < before, |_| None)
+            .await?;
         for letter in [b'a', b'r'] {
-            loop {
-                let old = self
-                    .some::<Reference>(letter, PRUNED, move |reference| reference.at < before)
-                    .await?;
-                if old.is_empty() {
-                    break;
-                }
-                let notes = old
-                    .into_iter()
-                    .flat_map(|(key, reference)| [remove(delivered(reference.message())), remove(key)])
-                    .collect();
-                self.write(notes, false).await?;
-            }
+            let old = move |reference: &Reference| reference.at < before;
+            self.forget(letter, old, |reference| Some(delivered(reference.message())))
+                .await?;
         }
         Ok(())
+    }
+
+    /// Removes the records of a kind that are `old`, each with what lives only as long as it.
+    async fn forget<T: DeserializeOwned + Send + 'static>(
+        &self,
+        letter: u8,
+        old: impl Fn(&T) -> bool + Copy + Send + 'static,
+        goes_along: impl Fn(&T) -> Option<Vec<u8>>,
+    ) -> Result<(), StoreError> {
+        loop {
+            let found = self.some(letter, PRUNED, old).await?;
+            if found.is_empty() {
+                return Ok(());
+            }
+            let keys = found
+                .into_iter()
+                .flat_map(|(key, record)| goes_along(&record).into_iter().chain([key]));
+            self.write(keys.map(remove).collect(), false).await?;
+        }
     }
 }
 
