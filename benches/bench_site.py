@@ -1,4 +1,4 @@
-"""What benches/end-to-end and benches/footprint share: a broker, a sandbox, a gateway and their figures."""
+"""What the benches share: a broker, a sandbox, a gateway and their figures."""
 
 import json
 import os
@@ -16,6 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / "target" / "bench-venv"
 NUMBERS = 50
+READY_WITHIN = 120
 # In memory, nothing dropped, no limit of messages on the way: the broker shall not be what is measured.
 BROKER = """listener {port} 127.0.0.1
 allow_anonymous true
@@ -77,6 +78,20 @@ def memory_mb(pid):
     return tuple(int(lines[key].split()[0]) / 1024 for key in ("VmRSS", "RssAnon"))
 
 
+def sync_times_ms(folder, count=200):
+    """What one write of 300 bytes and its fdatasync take, inside a file that is there already."""
+    with tempfile.NamedTemporaryFile(dir=folder) as file:
+        file.write(bytes(1 << 20))
+        os.fsync(file.fileno())
+        times = []
+        for number in range(count):
+            began = time.monotonic()
+            os.pwrite(file.fileno(), bytes(300), number * 300)
+            os.fdatasync(file.fileno())
+            times.append((time.monotonic() - began) * 1000)
+        return times
+
+
 class Site:
     """A mosquitto, a Pipedrive sandbox over TLS and a gateway's configuration, in a folder on the project's disk."""
 
@@ -84,6 +99,14 @@ class Site:
         """`state`: the gateway's folder, elsewhere than beside the rest."""
         self.dir = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "target"))
         self.children = []
+        try:
+            self.set_up(sandbox_program, state, broker)
+        except BaseException:
+            # Of this class: what a subclass closes does not exist yet.
+            Site.close(self)
+            raise
+
+    def set_up(self, sandbox_program, state, broker):
         self.broker_port, self.api_port, self.listener_port = free_port(), free_port(), free_port()
         (self.dir / "mosquitto.conf").write_text(broker.format(port=self.broker_port, dir=self.dir))
         self.broker = self.start_broker()
@@ -136,7 +159,7 @@ device = "modem"
             raise SystemExit("SKIP: mosquitto is not installed")
         return self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
 
-    def modem(self, program):
+    def modem(self, program, *options, **pipes):
         """Puts a simulated modem in the broker's place; returns it, its commands go to its stdin."""
         link = self.dir / "modem"
         head = self.config.read_text().split("[[broker]]")[0]
@@ -153,7 +176,7 @@ kind = "sms"
 modem = "bench"
 """)
         modem = self.start(program, "sim", "modem", "--profile", "sim7600", "--text-interval", 5,
-                           "--link", link, stdin=subprocess.PIPE)
+                           "--link", link, *options, stdin=subprocess.PIPE, **pipes)
         wait_for("the modem", link.is_symlink)
         return modem
 
@@ -164,7 +187,8 @@ modem = "bench"
 
     def start(self, *command, **options):
         with (self.dir / "log").open("ab") as log:
-            child = subprocess.Popen([str(part) for part in command], stdout=log, stderr=log, **options)
+            options = {"stdout": log, "stderr": log} | options
+            child = subprocess.Popen([str(part) for part in command], **options)
         self.children.append(child)
         return child
 
@@ -179,6 +203,23 @@ modem = "bench"
         wait_for("the gateway", lambda: child.poll() is None and listens(self.listener_port))
         return child
 
+    def ready(self, program):
+        """Starts the gateway; it and the seconds until it says READY=1, as it does to systemd."""
+        path = self.dir / "notify"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            notify.bind(str(path))
+            notify.settimeout(1)
+            began = time.monotonic()
+            child = self.start(program, "--config", self.config, "run", env=os.environ | {"NOTIFY_SOCKET": str(path)})
+            while time.monotonic() < began + READY_WITHIN and child.poll() is None:
+                try:
+                    if "READY=1" in notify.recv(4096).decode().splitlines():
+                        return child, time.monotonic() - began
+                except TimeoutError:
+                    pass
+        raise SystemExit(f"the gateway was not ready within {READY_WITHIN} s: {(self.dir / 'log').read_text()[-300:]}")
+
     def ask(self, path):
         with urllib.request.urlopen(f"{self.url}/sandbox/{path}", context=self.tls) as answer:
             return json.load(answer)
@@ -192,6 +233,16 @@ modem = "bench"
     def posts(self):
         """How many messages the sandbox has accepted."""
         return self.ask("counters")["counters"]["posts"]
+
+    def known(self):
+        """By the customer's number: conversation and sender, as the gateway made them known."""
+        found = {}
+        for conversation in self.ask("state")["conversations"]:
+            customer = next(one for one in conversation["participants"] if one["role"] == "end_user")
+            # Shown in groups.
+            number = "+" + "".join(digit for digit in customer["name"] if digit.isdigit())
+            found[number] = (conversation["id"], customer["id"])
+        return found
 
     def publish(self, count, mark, topic="sms2mqtt/received"):
         """Publishes what a modem would, QoS 1, and waits until the broker has it all."""
@@ -210,6 +261,12 @@ modem = "bench"
             message.wait_for_publish()
         client.disconnect()
         client.loop_stop()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.close()
 
     def close(self):
         for child in reversed(self.children[:]):

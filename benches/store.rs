@@ -1,7 +1,8 @@
 //! What the store costs, in one run and beside the machine's own limit.
 //!
 //! `cargo bench --bench store` (a million messages) or `cargo bench --bench store -- 50000`.
-//! Optional: `--dir PATH` on the disk to measure, `--device loop0` to count what reaches it.
+//! Optional: `--dir PATH` on the disk to measure, `--device loop0` to count what reaches it, `--json FILE` for the
+//! figures, `--keep` for the stores that were filled.
 
 #![allow(
     clippy::print_stdout,
@@ -40,10 +41,11 @@ fn main() {
         Some(Child::Crash(state)) => crash(state),
         None => {}
     }
-    let folder = tempfile::Builder::new()
+    let mut folder = tempfile::Builder::new()
         .prefix("pipepost-bench-")
         .tempdir_in(&arguments.dir)
         .unwrap();
+    folder.disable_cleanup(arguments.keep);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -116,6 +118,9 @@ fn main() {
     }
     println!("under {}", arguments.dir.display());
     table.print();
+    if let Some(file) = &arguments.json {
+        table.write(file, folder.path());
+    }
 }
 
 /// The machine's own limit, single writes and 64 writers by turns, so that all three meet the same disk.
@@ -244,6 +249,8 @@ enum Child {
 struct Arguments {
     messages: u64,
     dir: PathBuf,
+    json: Option<PathBuf>,
+    keep: bool,
     child: Option<Child>,
 }
 
@@ -252,6 +259,8 @@ impl Arguments {
         let mut read = Self {
             messages: 1_000_000,
             dir: std::env::temp_dir(),
+            json: None,
+            keep: false,
             child: None,
         };
         let mut arguments = std::env::args().skip(1);
@@ -259,6 +268,8 @@ impl Arguments {
             let mut path = || PathBuf::from(arguments.next().unwrap());
             match argument.as_str() {
                 "--dir" => read.dir = path(),
+                "--json" => read.json = Some(path()),
+                "--keep" => read.keep = true,
                 "--device" => *DEVICE.lock().unwrap() = arguments.next(),
                 "--probe" => read.child = Some(Child::Probe(path())),
                 "--open" => read.child = Some(Child::Open(path())),

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use serde_json::json;
+
 #[derive(Default)]
 pub(crate) struct Table(Vec<[String; 3]>);
 
@@ -27,6 +29,28 @@ impl Table {
             println!("{name:<42} {value:>22}   {note}");
         }
     }
+
+    /// For a program: each line with its number and, where it has a limit, what is held against that. `folder`: where
+    /// the stores lie.
+    pub(crate) fn write(&self, file: &Path, folder: &Path) {
+        let rows: Vec<_> = self
+            .0
+            .iter()
+            .map(|[name, value, note]| json!({"what": name, "number": number(value), "against": number(note), "note": note}))
+            .collect();
+        let all = json!({"folder": folder, "rows": rows});
+        std::fs::write(file, all.to_string()).unwrap();
+    }
+}
+
+/// The first number in a text.
+fn number(text: &str) -> Option<f64> {
+    let begin = text.find(|c: char| c.is_ascii_digit())?;
+    let rest = &text[begin..];
+    let end = rest
+        .find(|c: char| !c.is_ascii_digit() && c != '.')
+        .unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 fn verdict(good: bool) -> &'static str {
