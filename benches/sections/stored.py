@@ -3,10 +3,12 @@
 import base64
 import http.client
 import json
+import shutil
 import ssl
 import subprocess
 import time
 from contextlib import closing
+from pathlib import Path
 
 from bench_site import ROOT, Site, memory_mb
 from report import median
@@ -16,6 +18,8 @@ from . import Missing, section
 
 GROWTH = 1.5
 PAGES = 200
+# A store of a million messages and a copy of it.
+ROOM = 4 << 30
 
 
 @section("durable", "durable writes beside raw ones, at a loop device")
@@ -44,9 +48,13 @@ def figures(done):
 
 
 def stores(bench):
-    """Folders with stores of several sizes by their number of messages, made once in a run."""
+    """Folders with stores of several sizes by their number of messages, made once in a run: in memory where there is
+    room, since a million durable writes are not what is measured here."""
     if bench.kept_stores is None:
-        bench.kept_stores = bench.rust("store", bench.either(20_000, 1_000_000), "--dir", ROOT / "target", "--keep")
+        memory = Path("/dev/shm")
+        roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
+        bench.kept_stores = bench.rust("store", bench.either(20_000, 1_000_000), "--dir",
+                                       memory if roomy else ROOT / "target", "--keep")
     folder = ROOT / bench.kept_stores["folder"]
     sizes = bench.either((1000, 20_000), (1000, 100_000, 1_000_000))
     return {size: folder / f"state-{size}" for size in sizes}
@@ -62,9 +70,9 @@ def pages(bench):
             found[size, row["what"].strip()] = row["number"]
     for what in ("getConversations, 10 × 10 messages", "getConversationById, 50 messages"):
         growth(bench, f"{what}, in the store", "µs", {size: found[size, what] for size in sizes})
-    resident = {what: value for (of, what), value in found.items() if of == sizes[-1] and what.startswith("resident")}
-    for what, value in resident.items():
-        bench.row(f"{what} of {sizes[-1]:,}, store alone", value, "MB", limit=40, sense="most")
+    for (size, what), value in found.items():
+        if size == sizes[-1] and what.startswith("resident"):
+            bench.row(f"store alone with {size:,}, {what}", value, "MB", limit=40, sense="most")
 
 
 def growth(bench, what, unit, by_size):
@@ -103,11 +111,11 @@ class Reader:
     def list(self, conversations, messages, after):
         page, took = self.get(
             f"?conversations_limit={conversations}&messages_limit={messages}&after={after}")
-        return page["data"], page.get("additional_data", {}).get("after") or "", took
+        return page["data"], page["additional_data"]["after"], took
 
     def conversation(self, id, messages, after=""):
         page, took = self.get(f"/{id}?messages_limit={messages}&after={after}")
-        return page["data"], page["data"].get("after") or "", took
+        return page["data"], page["data"]["next_messages_cursor"], took
 
 
 def timed_pages(reader):
@@ -118,9 +126,7 @@ def timed_pages(reader):
         if len(page) == 10 and all(len(one["messages"]) == 10 for one in page):
             lists.append(took)
         ids += [one["id"] for one in page]
-        if not after:
-            after = ""
-    for id in ids[:PAGES * 10]:
+    for id in ids:
         one, _, took = reader.conversation(id, 50)
         if len(one["messages"]) == 50:
             singles.append(took)
@@ -136,7 +142,7 @@ def read_everything(reader, say):
         page, after, _ = reader.list(30, 50, after)
         for one in page:
             read += len(one["messages"])
-            further = one.get("after") or ""
+            further = one["next_messages_cursor"]
             while further:
                 rest, further, _ = reader.conversation(one["id"], 50, further)
                 read += len(rest["messages"])
@@ -161,9 +167,9 @@ def start(bench):
             config = site.config.read_text().replace('id = "gw-bench"', "").replace('id = "sms"', 'id = "bench"')
             site.config.write_text(config.replace("access_token_file", "#access_token_file"))
             first, later = started(bench, site, times)
-            bench.row(f"start to READY, {size:,} messages", later, "ms",
-                      **({"limit": 1000, "sense": "most"} if size == max(stores(bench)) else {}),
-                      yardstick=[{"what": "the first time", "value": first, "unit": "ms"}])
+            # The first one reads what was written since the store was opened last.
+            bench.row(f"start to READY, {size:,} messages", max(first, later), "ms", limit=1000, sense="most",
+                      yardstick=[{"what": f"the next {times}", "value": later, "unit": "ms"}])
             gateway = site.gateway(bench.program)
             fresh = memory_mb(gateway.pid)[0]
             reader = Reader(site, bench.program)

@@ -43,14 +43,10 @@ impl Table {
     }
 }
 
-/// The first number in a text.
+/// The first number in a text, whatever its unit.
 fn number(text: &str) -> Option<f64> {
-    let begin = text.find(|c: char| c.is_ascii_digit())?;
-    let rest = &text[begin..];
-    let end = rest
-        .find(|c: char| !c.is_ascii_digit() && c != '.')
-        .unwrap_or(rest.len());
-    rest[..end].parse().ok()
+    let mut words = text.split_whitespace();
+    words.find_map(|word| word.trim_end_matches(|c: char| !c.is_ascii_digit()).parse().ok())
 }
 
 fn verdict(good: bool) -> &'static str {
