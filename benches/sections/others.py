@@ -37,7 +37,8 @@ def footprint(bench):
 
 PEERS = (("msg_per_s", "messages/s"), ("rss_idle_mb", "idle MB"), ("rss_load_mb", "load MB"),
          ("cpu_s_per_1000", "CPU s per 1,000"), ("killed_lost", "killed: lost"), ("killed_twice", "killed: twice"),
-         ("http_down_lost", "HTTP down 3 s: lost"), ("http_down_twice", "HTTP down 3 s: twice"))
+         ("http_down_lost", "HTTP down 3 s: lost"), ("http_down_twice", "HTTP down 3 s: twice"),
+         ("sent_per_s", "answers/s"))
 
 
 @section("peers", "the same work by what people use instead")
@@ -48,8 +49,14 @@ def peers(bench):
         if "skipped" in one:
             bench.missing(one["name"], one["skipped"])
         else:
-            figures = ["" if one[key] is None else quantity(one[key], "") for key, _ in PEERS]
+            figures = ["" if one.get(key) is None else quantity(one[key], "") for key, _ in PEERS]
             rows.append([one["name"], *figures, one.get("note") or ""])
+    for what, keys in (("lost", ("killed_lost", "http_down_lost")), ("twice", ("killed_twice", "http_down_twice"))):
+        ours = [one.get(key) for one in done if one["name"].startswith("pipepost") for key in keys]
+        if None in ours:
+            bench.missing(f"pipepost, killed and without Pipedrive: {what}", "see its note")
+        else:
+            bench.row(f"pipepost, killed and without Pipedrive: {what}", sum(ours), limit=0, sense="most")
     bench.tables["What people would use instead"] = (["", *(head for _, head in PEERS), "note"], rows)
     bench.series["peers"] = done
 
