@@ -142,7 +142,8 @@ impl Pacer {
     pub fn take(&mut self, now: Duration) -> Result<Permit, Duration> {
         self.forget(now);
         if let Some(limit) = self.limit {
-            let leaves = self.sent.iter().map(|sent| self.leaves(sent));
+            let counted = self.sent.iter().filter(|sent| !self.is_over(sent, now));
+            let leaves = counted.map(|sent| self.leaves(sent));
             // One without an answer stays for an unknown time.
             let inside = leaves
                 .map(|at| at.unwrap_or(Duration::MAX))
@@ -167,7 +168,8 @@ impl Pacer {
 
     /// Learns from the answer to a request, which came at `now`, or from its failure.
     pub fn answered(&mut self, now: Duration, permit: Permit, limits: &Limits) {
-        if let Some(sent) = self.sent.iter_mut().find(|sent| sent.permit == permit) {
+        // From the end: it is one of the last.
+        if let Some(sent) = self.sent.iter_mut().rfind(|sent| sent.permit == permit) {
             sent.answered = Some(now);
             let took = now.saturating_sub(sent.at);
             // Follows very slowly when the way has become longer: too short is only slower.
@@ -185,7 +187,8 @@ impl Pacer {
         };
         self.forget(now);
         let counted = limit.saturating_sub(usize::try_from(remaining).unwrap_or(usize::MAX));
-        for _ in self.sent.len()..counted {
+        let known = self.sent.iter().filter(|sent| !self.is_over(sent, now)).count();
+        for _ in known..counted {
             self.number = self.number.wrapping_add(1);
             self.remember(Permit(self.number), now, Some(now + self.fastest));
         }
@@ -204,13 +207,19 @@ impl Pacer {
         Some(arrived + self.window)
     }
 
+    /// Whether it counts no more for anybody.
+    fn is_over(&self, sent: &Sent, now: Duration) -> bool {
+        match self.leaves(sent) {
+            Some(at) => at + Self::MEMORY <= now,
+            None => sent.at + Self::LOST <= now,
+        }
+    }
+
+    /// Forgets the oldest that are over. One that lasts keeps those behind it in memory, where they do no harm.
     fn forget(&mut self, now: Duration) {
-        let mut sent = std::mem::take(&mut self.sent);
-        sent.retain(|sent| match self.leaves(sent) {
-            Some(at) => at + Self::MEMORY > now,
-            None => sent.at + Self::LOST > now,
-        });
-        self.sent = sent;
+        while self.sent.front().is_some_and(|sent| self.is_over(sent, now)) {
+            self.sent.pop_front();
+        }
     }
 }
 

@@ -54,7 +54,7 @@ pub use rescue::watch_for_damage;
 pub use types::{
     Activity, ChannelCounts, ChannelLink, Contact, ContactOutcome, ConversationView, Counts, Head, Inserted,
     Maintenance, NewOutgoing, Options, Queue, Queued, Space, StatusApplied, StoredFile, Updates, UplinkItem,
-    UplinkKind,
+    UplinkKind, UplinkResult,
 };
 
 use committer::{Committer, Durability};
@@ -352,6 +352,17 @@ impl Store {
     ) -> Result<(), StoreError> {
         self.write(Durability::Lazy, move |tx, _| {
             incoming::uplink_finished(tx, id, revision, Some(reason))
+        })
+        .await
+    }
+
+    /// The same for several entries, as one write.
+    pub async fn uplink_results(&self, results: Vec<UplinkResult>) -> Result<(), StoreError> {
+        self.write(Durability::Lazy, move |tx, _| {
+            for result in results {
+                incoming::uplink_finished(tx, result.message, result.revision, result.refusal)?;
+            }
+            Ok(())
         })
         .await
     }

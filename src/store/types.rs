@@ -165,6 +165,17 @@ pub struct UplinkItem {
     pub known_to_pipedrive: bool,
 }
 
+/// What became of an entry in the queue to the uplink.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UplinkResult {
+    /// Which message.
+    pub message: MessageId,
+    /// Of the entry that was delivered.
+    pub revision: u64,
+    /// Why it was refused for good; `None` when it was accepted.
+    pub refusal: Option<String>,
+}
+
 /// One waiting entry, for people.
 #[derive(Clone, Debug)]
 pub struct Queued {

@@ -2,7 +2,7 @@
 
 use log::{debug, error, info, warn};
 
-use super::Work;
+use super::desk::Work;
 use super::installation::{Hold, HoldKind};
 use crate::domain::{ChannelId, InstallationId, Timestamp};
 use crate::protocol::media;
@@ -68,4 +68,11 @@ pub(super) fn report_hold(installation: &InstallationId, hold: Option<&Hold>, be
             error!(installation, reason = hold.reason.as_str(); "Messages to Pipedrive wait until a person helps");
         }
     }
+}
+
+/// Says once a day that the gateway's own limit is reached.
+pub(super) fn report_spent(installation: &InstallationId) {
+    warn!(installation = installation.as_str();
+        "Messages to Pipedrive wait until midnight UTC: pipedrive.daily_budget is spent for today. Everything is kept; \
+         a higher limit takes effect after a restart");
 }

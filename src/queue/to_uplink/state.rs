@@ -96,6 +96,8 @@ pub(super) struct State {
     budgets: BTreeMap<String, Budget>,
     /// The most that may be spent in a day, if that is configured.
     daily_budget: Option<u64>,
+    /// Until which midnight it has been said of a company that this is spent.
+    told: BTreeMap<String, Timestamp>,
     /// The wall clock at the pump's start, as it is believed now: the clock may be set while the pump runs.
     start: Timestamp,
     /// Conversations with a request on its way, or whose outcome is being recorded.
@@ -117,6 +119,7 @@ impl State {
             installations: BTreeMap::new(),
             budgets: BTreeMap::new(),
             daily_budget,
+            told: BTreeMap::new(),
             start: Timestamp::from_unix_ms(0),
             busy: HashSet::new(),
             excluded: HashSet::new(),
@@ -200,6 +203,20 @@ impl State {
         self.budgets
             .iter()
             .map(|(company, budget)| (company, budget.record()))
+    }
+
+    /// Whether the gateway has spent what it may in a day; true once a day and company.
+    pub(super) fn has_just_spent(&mut self, id: &InstallationId, now: Duration) -> bool {
+        let (Some(most), wall) = (self.daily_budget, self.wall(now)) else {
+            return false;
+        };
+        let left = most.saturating_sub(self.budget(id, now).spent(wall));
+        let midnight = budget::midnight(wall);
+        if left >= budget::RECEIVE || self.told.get(id.company()) == Some(&midnight) {
+            return false;
+        }
+        self.told.insert(id.company().to_owned(), midnight);
+        true
     }
 
     /// How many requests of one installation may begin now.

@@ -221,3 +221,26 @@ fn an_answer_from_before_a_person_registered_the_channel_does_not_unlink_it_agai
     let consequence = judge(&mut state, now, era, Some(conversation), unknown(), 0);
     assert!(matches!(consequence, Consequence::Unlinked(_)));
 }
+
+#[test]
+fn that_the_own_budget_is_spent_is_said_once_a_day_and_company() {
+    let mut state = State::new(Patience::default(), 8, Some(2 * budget::RECEIVE));
+    let morning = Timestamp::from_unix_ms(1_769_744_285_000);
+    let (first, colleague) = (InstallationId::of_user(7, 1), InstallationId::of_user(7, 2));
+    state.advance(Duration::ZERO, morning);
+    let spend = |state: &mut State, now| {
+        let wall = state.wall(now);
+        state.budget(&first, now).count(wall, budget::RECEIVE);
+    };
+    spend(&mut state, Duration::ZERO);
+    assert!(!state.has_just_spent(&first, Duration::ZERO));
+    spend(&mut state, Duration::ZERO);
+    assert!(state.has_just_spent(&first, Duration::ZERO));
+    assert!(!state.has_just_spent(&first, Duration::from_secs(60)));
+    assert!(!state.has_just_spent(&colleague, Duration::from_secs(60)));
+    let tomorrow = Duration::from_secs(24 * 60 * 60);
+    assert!(!state.has_just_spent(&first, tomorrow));
+    spend(&mut state, tomorrow);
+    spend(&mut state, tomorrow);
+    assert!(state.has_just_spent(&first, tomorrow));
+}

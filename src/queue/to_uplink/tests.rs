@@ -5,12 +5,13 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::domain::{
-    Address, Attempt, DeliveryState, DeviceStatus, GatewayId, IncomingState, OutgoingState,
-    ProviderChannelId, ProviderType, ReceivedMessage, StatusReport, StatusTarget, WireStatus,
+    Address, Attempt, ConversationId, DeliveryState, DeviceStatus, GatewayId, IncomingState, InstallationId,
+    MessageId, OutgoingState, ProviderChannelId, ProviderType, ReceivedMessage, StatusReport, StatusTarget,
+    WireStatus,
 };
 use crate::protocol::retry::Backoff;
-use crate::store::{self, Inserted, NewOutgoing};
-use crate::uplink::{NotConnected, Scope};
+use crate::store::{self, ChannelLink, Inserted, NewOutgoing};
+use crate::uplink::{Delivered, Delivery, Kind, NotConnected, Outcome, Scope};
 
 mod channels;
 mod measure;
