@@ -16,6 +16,7 @@ use crate::control::{
     ConnectOpened, ConnectPhase, ConnectProgress, ConnectRequest, Connecting, Failure as ControlFailure,
 };
 use crate::domain::{ChannelId, InstallationId, ProviderChannelId, Secret, Timestamp};
+use crate::protocol::budget;
 use crate::protocol::pipedrive::oauth::{CALLBACK_PATH, Page, authorize_url};
 use crate::queue::to_uplink::PumpHandle;
 use crate::store::{ChannelLink, InstallationState, Store};
@@ -115,6 +116,17 @@ impl Inner {
             *window = None;
         }
         window
+    }
+
+    /// Counts the registrations that were accepted as spent; whose they are is known by now.
+    fn count(&self, given: &[(ChannelId, ChannelLink)]) {
+        let Some(pump) = self.pump.get() else { return };
+        for (channel, link) in given {
+            if matches!(link, ChannelLink::Registered(_)) {
+                let id = ProviderChannelId::new(self.store.gateway_id(), channel);
+                pump.count(&id, budget::REGISTER);
+            }
+        }
     }
 
     fn wake(&self) {
@@ -365,6 +377,7 @@ impl Inner {
         if let Err(problem) = stored {
             error!(reason = problem.to_string().as_str(); "The channels of an installation cannot be stored");
         }
+        self.count(&given);
         let lines: Vec<String> = outcomes
             .iter()
             .map(|outcome| format!("{} ({}): {}", outcome.name, outcome.channel, outcome.words))

@@ -419,3 +419,32 @@ fn the_callbacks_address_follows_from_the_public_one() {
         "https://gw.example/oauth/callback"
     );
 }
+
+#[tokio::test]
+async fn registrations_while_connecting_count_as_spent() {
+    use crate::queue::to_hardware::Links;
+    use crate::queue::to_uplink::{Patience, Pump, Settings};
+
+    let gateway = gateway();
+    let links = Links {
+        public_url: None,
+        secret: [0; 32],
+        lifetime: Duration::from_secs(60),
+    };
+    let settings = Settings {
+        channels: Vec::new(),
+        in_flight: 1,
+        links,
+        drain: Duration::ZERO,
+        patience: Patience::default(),
+        daily_budget: None,
+    };
+    let uplink = Arc::clone(&gateway.connector.0.uplink);
+    let (_pump, handle) = Pump::new(gateway.store.clone(), uplink, settings);
+    gateway.connector.attach(handle.clone()).unwrap();
+    gateway.connect("code-1").await;
+    assert_eq!(gateway.registered().len(), 2);
+    let status = handle.status();
+    assert_eq!(status.installations.len(), 1);
+    assert_eq!(status.installations[0].budget.spent, 2 * budget::REGISTER);
+}
