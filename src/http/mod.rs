@@ -1,6 +1,6 @@
 //! The one HTTP client: the only room besides `sim` that names ureq.
 //!
-//! Blocking on purpose: a request runs on a thread of tokio's blocking pool, which ends when it idles.
+//! Blocking on purpose: requests run on threads that end when they idle, the pump's own and tokio's blocking pool.
 
 use std::fmt;
 use std::io::Read;
@@ -12,7 +12,7 @@ use data_encoding::BASE64;
 use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE};
 use ureq::http::{self, HeaderMap, HeaderValue};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
-use ureq::unversioned::transport::DefaultConnector;
+use ureq::unversioned::transport::{Connector, DefaultConnector};
 use zeroize::Zeroizing;
 
 use crate::domain::Secret;
@@ -24,6 +24,7 @@ pub(crate) mod scripted;
 mod socket;
 #[cfg(test)]
 mod tests;
+mod whole;
 
 pub use failure::{Failure, FailureKind};
 pub use socket::{SocketError, send_over};
@@ -202,7 +203,7 @@ impl Client {
         Ok(Self {
             agent: ureq::Agent::with_parts(
                 config,
-                DefaultConnector::default(),
+                DefaultConnector::default().chain(whole::Whole),
                 resolve::Remembering::default(),
             ),
             max_body: options.max_body,

@@ -250,3 +250,49 @@ fn a_file_of_trusted_certificates_that_holds_none_is_an_error_in_words() {
         "{empty}"
     );
 }
+
+#[test]
+fn head_and_body_of_a_request_leave_together() {
+    use std::io::Write;
+
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/x", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let (mut peer, _) = listener.accept().unwrap();
+        let mut first = [0; 4096];
+        let read = peer.read(&mut first).unwrap();
+        peer.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+            .unwrap();
+        String::from_utf8(first[..read].to_vec()).unwrap()
+    });
+    client().send(&post(&url, None)).unwrap();
+    let first = server.join().unwrap();
+    assert!(
+        first.starts_with("POST /x HTTP/1.1\r\n") && first.ends_with("\r\n\r\n{}"),
+        "{first}"
+    );
+}
+
+#[test]
+fn a_body_of_any_length_arrives_behind_its_head() {
+    let server = Server::plain(|_, _| json(200, "{}"));
+    let url = server.url();
+    // Around the length of the buffers, less a head of about 150 bytes, and far beyond.
+    let lengths = [0, 1, BUFFER - 200, BUFFER - 100, BUFFER, BUFFER + 1, 5 * BUFFER];
+    for length in lengths {
+        let body: Vec<u8> = (0..length).map(|at| u8::try_from(at % 251).unwrap()).collect();
+        let request = Request {
+            body: Some(("application/json", &body)),
+            ..post(&url, None)
+        };
+        assert_eq!(client().send(&request).unwrap().status, 200, "{length}");
+        let arrived = server.requests.lock().unwrap().last().unwrap().clone();
+        assert!(arrived.body == body, "{length}");
+    }
+    let request = Request {
+        method: Method::Get,
+        body: None,
+        ..post(&url, None)
+    };
+    assert_eq!(client().send(&request).unwrap().status, 200);
+}
