@@ -81,10 +81,13 @@ fn entry(text: &'static str) -> Option<(&'static str, &'static str, (usize, usiz
     Some((iso, code, (least.parse().ok()?, most.parse().ok()?)))
 }
 
-fn find(wanted: impl Fn(&str, &str) -> bool) -> Option<Country> {
+/// The first entry that may be it and is.
+fn find(maybe: impl Fn(&[u8]) -> bool, wanted: impl Fn(&str, &str) -> bool) -> Option<Country> {
     COUNTRIES.iter().find_map(|(international, trunk, countries)| {
+        // Someone who is shown is looked up, so what cannot be it is passed over without being read.
         let (_, code, digits) = countries
-            .split_ascii_whitespace()
+            .split(' ')
+            .filter(|text| maybe(text.as_bytes()))
             .filter_map(entry)
             .find(|(iso, code, _)| wanted(iso, code))?;
         Some(Country {
@@ -98,12 +101,13 @@ fn find(wanted: impl Fn(&str, &str) -> bool) -> Option<Country> {
 
 /// The country of an ISO 3166 code; upper and lower case are one.
 pub(super) fn by_iso(code: &str) -> Option<Country> {
-    find(|iso, _| iso.eq_ignore_ascii_case(code))
+    find(|_| true, |iso, _| iso.eq_ignore_ascii_case(code))
 }
 
 /// The country that digits after a `+` begin with. No calling code is the beginning of another one.
 pub(super) fn by_digits(digits: &str) -> Option<Country> {
-    find(|_, code| digits.starts_with(code))
+    let first = digits.as_bytes().first();
+    find(|text| text.get(2) == first, |_, code| digits.starts_with(code))
 }
 
 /// Every entry; a text that is no entry counts as one of country `??`.
