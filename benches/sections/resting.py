@@ -156,15 +156,18 @@ def written(bench):
             ("one a second", seconds, 1, 1, 16_000),
             (f"a burst of {burst}", 1, burst, 0, 3_000),
         ):
-            counters.settle()
-            before, sent = counters.read(), site.posts()
-            for number in range(rounds):
-                site.publish(each, f"{what} {number}")
-                time.sleep(pause)
-            total = rounds * each
-            wait_for("the messages at the sandbox", lambda: site.posts() >= sent + total, 300)
-            wait_for("a quiet device", counters.quiet())
-            after = counters.read()
-            bench.row(f"written per message, {what}", (after[0] - before[0]) / total, "B", limit=limit, sense="most",
-                      yardstick=[{"what": "flushes per message", "value": (after[1] - before[1]) / total, "unit": ""}])
+            bytes_each, flushes_each = cost(site, counters, rounds, each, pause)
+            bench.row(f"written per message, {what}", bytes_each, "B", limit=limit, sense="most",
+                      yardstick=[{"what": "flushes per message", "value": flushes_each, "unit": ""}])
 
+
+def cost(site, counters, rounds, each, pause):
+    """Bytes and flushes per message, with what follows when the message is delivered."""
+    counters.settle()
+    before, wanted = counters.read(), site.posts() + rounds * each
+    for number in range(rounds):
+        site.publish(each, f"round {number}")
+        time.sleep(pause)
+    wait_for("the messages at the sandbox", lambda: site.posts() >= wanted, 300)
+    wait_for("a quiet device", counters.quiet())
+    return [(after - first) / (rounds * each) for first, after in zip(before, counters.read(), strict=True)]

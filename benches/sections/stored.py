@@ -25,7 +25,8 @@ ROOM = 4 << 30
 @section("durable", "durable writes beside raw ones, at a loop device")
 def durable(bench):
     with closing(Disk("2G")) as disk:
-        found = figures(bench.rust("store", bench.either(10_000, 50_000), "--dir", disk.state, "--device", disk.device()))
+        found = figures(bench.rust("store", bench.either(10_000, 50_000), "--dir", disk.state,
+                                   "--device", disk.device()))
     raw = {"what": "raw write + fdatasync", "value": found["raw"]["number"], "unit": "/s"}
     one, wide = found["one"], found["64"]
     bench.row("stored durably, one at a time", one["number"], "/s", limit=0.6, sense="least", held=one["against"],
