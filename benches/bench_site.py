@@ -159,7 +159,7 @@ device = "modem"
             raise SystemExit("SKIP: mosquitto is not installed")
         return self.start(mosquitto, "-c", self.dir / "mosquitto.conf")
 
-    def modem(self, program, *options, **pipes):
+    def modem(self, program, *options, profile="sim7600", **pipes):
         """Puts a simulated modem in the broker's place; returns it, its commands go to its stdin."""
         link = self.dir / "modem"
         head = self.config.read_text().split("[[broker]]")[0]
@@ -175,7 +175,7 @@ name = "Bench"
 kind = "sms"
 modem = "bench"
 """)
-        modem = self.start(program, "sim", "modem", "--profile", "sim7600", "--text-interval", 5,
+        modem = self.start(program, "sim", "modem", "--profile", profile, "--text-interval", 5,
                            "--link", link, *options, stdin=subprocess.PIPE, **pipes)
         wait_for("the modem", link.is_symlink)
         return modem

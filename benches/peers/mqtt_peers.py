@@ -26,7 +26,15 @@ class Ground:
         self.program = program
         self.site = Site(simulators)
         self.sandbox = Sandbox(self.site)
-        gateway = self.site.gateway(program)
+        try:
+            self.make_known()
+        except BaseException:
+            self.site.close()
+            raise
+
+    def make_known(self):
+        """The channel and the conversations, by the gateway; a file of them for the others."""
+        gateway = self.site.gateway(self.program)
         wait_for("the first message", lambda: self.site.publish(1, "hello") or self.sandbox.posts() > 0)
         self.site.publish(NUMBERS, "hello")
         wait_for("every conversation", lambda: len(self.site.known()) == NUMBERS)

@@ -1,7 +1,7 @@
 """From a modem to Pipedrive and back: pipepost, gammu-smsd, smstools.
 
-One simulated modem on a pseudo-terminal (`pipepost sim modem`: SIM7600, 23 places for texts, 50 ms for each text that it
-sends) and the same sandbox (TLS) for all; the channel and the conversations have been made before by the gateway. None
+One simulated modem on a pseudo-terminal (`pipepost sim modem`: SIM800, 20 places for texts, 50 ms for each text that
+it sends) and the same sandbox (TLS) for all; the channel and the conversations have been made before by the gateway. None
 writes a debug log. Both daemons tell benches/peers/on-sms of each text, which posts it with curl.
 """
 
@@ -29,9 +29,18 @@ class Ground:
         self.program = program
         self.site = Site(simulators)
         self.sandbox = Sandbox(self.site)
-        self.stick = self.site.modem(simulators, "--send-time", 50, "--report-after", 200)
+        try:
+            self.make_known(simulators)
+        except BaseException:
+            self.site.close()
+            raise
+
+    def make_known(self, simulators):
+        """A modem; the channel and the conversations, by the gateway; a file of them for the others."""
+        # Its full memory goes without a word: gammu-smsd takes the SIM7600's "+SMS FULL" for an answer and waits 20 s.
+        self.stick = self.site.modem(simulators, "--send-time", 50, "--report-after", 200, profile="sim800")
         self.log = self.site.dir / "log"
-        gateway = self.site.gateway(program)
+        gateway = self.site.gateway(self.program)
         for number in range(CUSTOMERS):
             self.say(f"text {self.number(number)} hello")
         wait_for("every conversation", lambda: len(self.site.known()) == CUSTOMERS)
