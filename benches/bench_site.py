@@ -95,18 +95,18 @@ def sync_times_ms(folder, count=200):
 class Site:
     """A mosquitto, a Pipedrive sandbox over TLS and a gateway's configuration, in a folder on the project's disk."""
 
-    def __init__(self, sandbox_program, state=None, broker=BROKER):
-        """`state`: the gateway's folder, elsewhere than beside the rest."""
+    def __init__(self, sandbox_program, state=None, broker=BROKER, environment=None):
+        """`state`: the gateway's folder, elsewhere than beside the rest; `environment`: the sandbox's."""
         self.dir = Path(tempfile.mkdtemp(prefix="bench-", dir=ROOT / "target"))
         self.children = []
         try:
-            self.set_up(sandbox_program, state, broker)
+            self.set_up(sandbox_program, state, broker, environment)
         except BaseException:
             # Of this class: what a subclass closes does not exist yet.
             Site.close(self)
             raise
 
-    def set_up(self, sandbox_program, state, broker):
+    def set_up(self, sandbox_program, state, broker, environment):
         self.broker_port, self.api_port, self.listener_port = free_port(), free_port(), free_port()
         (self.dir / "mosquitto.conf").write_text(broker.format(port=self.broker_port, dir=self.dir))
         self.broker = self.start_broker()
@@ -148,7 +148,7 @@ device = "modem"
 """)
         self.start(sandbox_program, "sim", "pipedrive", "--bind", f"127.0.0.1:{self.api_port}",
                    "--ca-out", self.ca, "--gateway-url", f"https://localhost:{self.listener_port}",
-                   "--gateway-ca", self.state / "tls" / "self-signed.pem")
+                   "--gateway-ca", self.state / "tls" / "self-signed.pem", env=environment)
         wait_for("the broker", lambda: listens(self.broker_port))
         wait_for("the sandbox", lambda: self.ca.exists() and listens(self.api_port))
         self.tls = ssl.create_default_context(cafile=str(self.ca))

@@ -1,6 +1,7 @@
 """A gateway under load on which something is done: what benches/faults and benches/soak share."""
 
 import collections
+import contextlib
 import fcntl
 import json
 import os
@@ -32,6 +33,37 @@ class Skip(Exception):
     """Why a fault cannot be tried here."""
 
 
+def faketime():
+    """The library that changes a program's clock."""
+    library = next(iter(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), None)
+    if library is None:
+        raise Skip("needs faketime")
+    return str(library)
+
+
+class Clock:
+    """A clock of the gateway's own that can jump."""
+
+    def __init__(self, file, begins="+0", jumps=True):
+        """`jumps`: only the time of day does, not what measures how long something takes."""
+        self.file = file
+        self.jump(begins)
+        self.environment = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(file), "FAKETIME_NO_CACHE": "1"}
+        if jumps:
+            self.environment["FAKETIME_DONT_FAKE_MONOTONIC"] = "1"
+
+    def jump(self, to):
+        """A shift and a speed, as libfaketime writes them. The gateway reads it at any moment: never half of it."""
+        written = self.file.with_suffix(".new")
+        written.write_text(f"{to}\n")
+        written.replace(self.file)
+
+    def forth_and_back(self, seconds):
+        for to in ("+365d", "+0", "-365d", "+0"):
+            self.jump(to)
+            time.sleep(seconds / 4)
+
+
 class Disk:
     """An ext4 of its own on a loop device, which can break without harm."""
 
@@ -52,6 +84,17 @@ class Disk:
 
     def mount(self):
         subprocess.run(["mount", "-o", f"loop,{self.options}", self.image, self.at], check=True)
+
+    @contextlib.contextmanager
+    def full(self, left=8 << 20):
+        """Others have filled the disk but for `left` bytes."""
+        ballast = self.at / "ballast"
+        with ballast.open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(self.at).free - left)
+        try:
+            yield
+        finally:
+            ballast.unlink()
 
     def unmount(self):
         wait_for("the disk to be free", lambda: subprocess.run(["umount", self.at], capture_output=True).returncode == 0)
@@ -76,15 +119,16 @@ class Disk:
 class Trial(Site):
     """A site whose customers write and whose agents answer in the background."""
 
-    def __init__(self, program, **options):
-        super().__init__(SIMULATORS, **options)
-        self.program = program
+    def __init__(self, program, environment=None, clock=None, rate=RATE, **options):
+        """`environment`: the gateway's and the sandbox's; `clock`: the gateway's; `rate`: texts a second."""
+        super().__init__(SIMULATORS, environment=environment, **options)
+        self.program, self.rate = program, rate
         self.sent, self.accepted, self.at_device = 0, {}, collections.Counter()
-        self.writing = threading.Event()
+        self.writing, self.agents_away = threading.Event(), threading.Event()
         self.done = threading.Event()
         self.supervised = True
         self.starts = 0
-        self.environment = dict(os.environ)
+        self.environment = {**(environment or os.environ), **(clock.environment if clock else {})}
         self.closed = False
         self.prepare()
         self.start_gateway()
@@ -94,6 +138,7 @@ class Trial(Site):
         """Before the gateway starts."""
 
     def start_gateway(self):
+        self.started = time.monotonic()
         self.child = self.start(self.program, "--config", self.config, "run", env=self.environment)
         self.starts += 1
 
@@ -138,7 +183,7 @@ class Trial(Site):
             if message.mid in acknowledged:
                 acknowledged.remove(message.mid)
                 self.sent += 1
-            time.sleep(1 / RATE)
+            time.sleep(1 / self.rate)
         # What is still on its way to the device may come.
         wait_for("the device's answers", lambda: self.answers_arrived() or self.closed, RECOVER_WITHIN)
         client.disconnect()
@@ -152,7 +197,7 @@ class Trial(Site):
         number = 0
         while not self.done.is_set():
             time.sleep(0.2)
-            if not self.writing.is_set():
+            if not self.writing.is_set() or self.agents_away.is_set():
                 continue
             try:
                 known = self.ask("summary")["list"]
@@ -190,6 +235,15 @@ class Trial(Site):
                 else:
                     incoming[message["text"]] += 1
         return incoming, answers
+
+    def out_of_order(self):
+        """Texts that stand before an earlier one of the same customer."""
+        found = []
+        for conversation in self.ask("state")["conversations"]:
+            texts = [message["text"] for message in conversation["messages"] if not message["outgoing"]]
+            numbers = [int(text[5:]) for text in texts if text.startswith("text ")]
+            found += [f"text {one}" for one, next in zip(numbers, numbers[1:]) if one > next]
+        return found
 
     def missing(self):
         incoming, _ = self.texts()
@@ -237,10 +291,36 @@ class Trial(Site):
             time.sleep(0.05)
         return False
 
-    def restart_broker(self):
+    def restart_broker(self, forget=False):
+        """`forget`: without what it keeps over a restart."""
         self.stop(self.broker)
+        if forget:
+            (self.dir / "mosquitto.db").unlink(missing_ok=True)
         time.sleep(1)
         self.broker = self.start_broker()
+
+    def broker_amnesia(self):
+        """The broker forgets its sessions. What it holds dies with it; so it holds nothing."""
+        self.writing.clear()
+        time.sleep(0.2)
+        wait_for("an empty broker", lambda: not self.missing() and self.answers_arrived(), 60)
+        self.restart_broker(forget=True)
+        wait_for("the gateway at the broker", lambda: "connected" in self.status(), 60)
+        wait_for("its subscription", self.probe, 60)
+        self.writing.set()
+
+    def slow_loris(self, seconds):
+        """200 connections that never finish a request."""
+        tool = shutil.which("slowhttptest")
+        if not tool:
+            raise Skip("needs slowhttptest")
+        attack = subprocess.Popen([tool, "-H", "-c", "200", "-r", "100", "-i", "2", "-l", str(seconds),
+                                   "-u", f"https://127.0.0.1:{self.listener_port}/"],
+                                  stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        before = len(self.accepted)
+        attack.wait()
+        if len(self.accepted) == before:
+            raise AssertionError("no agent got an answer through during the attack")
 
     def close(self):
         self.closed = True
