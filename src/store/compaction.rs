@@ -15,7 +15,7 @@ use super::tx::{Archived, Source, Tx};
 use super::types::Maintenance;
 use super::{Store, StoreError, keys};
 
-/// Pointers looked at in one round.
+/// Pointers and conversations looked at in one round.
 const LOOKED_AT: usize = 16_384;
 /// Packs that one operation moves: the committer's other callers wait for so many.
 const STEP: usize = 32;
@@ -134,7 +134,7 @@ fn candidates(
     inline: bool,
     after: Option<Vec<u8>>,
 ) -> Result<Candidates, StoreError> {
-    let (mut start, end) = keys::all(b'P');
+    let (mut start, end) = keys::all(b'C');
     if let Some(after) = after {
         start = after;
         start.push(0);
@@ -142,7 +142,10 @@ fn candidates(
     let mut found = Vec::new();
     for (looked, item) in shared.scan((start, end)).enumerate() {
         let (key, value) = item?;
-        let wanted = if packs::is_inline(&value) {
+        let wanted = if keys::message_of(&key).is_none() {
+            // The conversation itself.
+            false
+        } else if packs::is_inline(&value) {
             inline
         } else {
             decode_as::<archive::Pointer>(packs::POINTER, &value)

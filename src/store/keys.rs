@@ -6,6 +6,7 @@
 //! | `A` channel, inverted sequence | conversation: the order of activity, newest first |
 //! | `B` channel, hash of the address | conversation |
 //! | `C` conversation | [`super::records::Conversation`] |
+//! | `C` conversation, inverted first sequence | [`super::packs::Packed`]: finished messages that are older than all live ones |
 //! | `D` channel, hash of the key | message: recognises repeats |
 //! | `E` address | name: an entry of the address book |
 //! | `F` attachment | message |
@@ -16,9 +17,12 @@
 //! | `L` conversation, inverted sequence | [`super::records::MessageRecord`]: one message |
 //! | `M` name | meta: schema, ids, counters |
 //! | `N` driver, its own key | its own value: what a driver must remember |
-//! | `P` conversation, inverted first sequence | [`super::packs::Packed`]: finished messages that are older than all live ones |
 //! | `Q` queue, conversation, sequence | [`super::records::Entry`] |
 //! | `U` inverted number | [`super::records::UnmappedRecord`] |
+//!
+//! A conversation and its packs lie side by side, because a page of it needs both: one look for a page of sled's, which
+//! with many conversations has to be read from the file. Live messages are few and lie apart: packing finds them without
+//! a look at everybody else.
 //!
 //! What is read newest first has its number inverted, so that nothing is ever scanned backwards: sled's code for
 //! that keeps a constant of 1 MiB in the program.
@@ -112,10 +116,20 @@ pub(super) fn tail(key: &[u8]) -> Option<u64> {
     key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
-/// The conversation in the key of a live message or of a pack.
+/// The conversation in its own key, or in that of a live message or of a pack.
 pub(super) fn conversation_of(key: &[u8]) -> Option<ConversationId> {
-    let bytes: &[u8; 16] = key.last_chunk()?;
-    Some(ConversationId(u64::from_be_bytes(*bytes.first_chunk()?)))
+    let bytes: &[u8; 8] = key.get(1..)?.first_chunk()?;
+    Some(ConversationId(u64::from_be_bytes(*bytes)))
+}
+
+/// The conversation and the sequence in the key of a live message or of a pack; `None` for any other key.
+pub(super) fn message_of(key: &[u8]) -> Option<(ConversationId, u64)> {
+    let (conversation, inverted) = key.get(1..)?.split_first_chunk::<8>()?;
+    let inverted: &[u8; 8] = inverted.try_into().ok()?;
+    Some((
+        ConversationId(u64::from_be_bytes(*conversation)),
+        !u64::from_be_bytes(*inverted),
+    ))
 }
 
 /// The conversation and sequence at the end of a queue entry's key.
@@ -198,17 +212,23 @@ pub(super) fn lives(id: ConversationId, before: Option<Sequence>) -> Range {
 
 /// The pack whose first message has this sequence.
 pub(super) fn pack(conversation: ConversationId, first: u64) -> Vec<u8> {
-    key(b'P', &[&conversation.0.to_be_bytes(), &(!first).to_be_bytes()])
+    key(b'C', &[&conversation.0.to_be_bytes(), &(!first).to_be_bytes()])
 }
 
 /// Packs of a conversation, newest first. With a sequence, those that begin at it or before: the first of them is
 /// the one in which it lies, if it is packed.
 pub(super) fn packs(id: ConversationId, at: Option<Sequence>) -> Range {
-    let (start, end) = prefix(key(b'P', &[&id.0.to_be_bytes()]));
-    (at.map_or(start, |sequence| pack(id, sequence.0)), end)
+    let (_, end) = with_packs(id);
+    // The highest sequence is the first one behind the conversation's own key.
+    (pack(id, at.map_or(u64::MAX, |sequence| sequence.0)), end)
 }
 
-/// Behind all keys of a conversation in a range of messages or packs.
+/// A conversation, then its packs, newest first.
+pub(super) fn with_packs(id: ConversationId) -> Range {
+    prefix(conversation(id))
+}
+
+/// Behind all keys of a conversation among the live messages, or among conversations and packs.
 pub(super) fn behind(letter: u8, id: ConversationId) -> Vec<u8> {
     prefix(key(letter, &[&id.0.to_be_bytes()])).1
 }
@@ -262,13 +282,30 @@ mod tests {
     }
 
     #[test]
+    fn a_conversation_lies_before_its_packs_and_these_lie_newest_first() {
+        let id = ConversationId(u64::MAX);
+        let (start, end) = packs(id, None);
+        let newest = pack(id, u64::MAX >> 1);
+        assert!(with_packs(id).0 == conversation(id) && conversation(id) < start);
+        assert!(start < newest && newest < pack(id, 5) && pack(id, 0) < end);
+        assert_eq!(with_packs(id).1, end);
+        assert_eq!(packs(id, Some(Sequence(5))).0, pack(id, 5));
+    }
+
+    #[test]
     fn a_message_is_read_back_from_its_keys() {
         let id = MessageId {
             conversation: ConversationId(7),
             sequence: Sequence(9),
         };
         assert_eq!(conversation_of(&live(id)), Some(id.conversation));
-        assert_eq!(inverted_tail(&live(id)), Some(id.sequence.0));
+        assert_eq!(
+            conversation_of(&conversation(id.conversation)),
+            Some(id.conversation)
+        );
+        assert_eq!(message_of(&live(id)), Some((id.conversation, 9)));
+        assert_eq!(message_of(&pack(id.conversation, 9)), Some((id.conversation, 9)));
+        assert_eq!(message_of(&conversation(id.conversation)), None);
         assert_eq!(message_tail(&entry(Queue::ToUplink, id)), Some(id));
         assert_eq!(inverted_tail(&activity(3, 12)), Some(12));
     }

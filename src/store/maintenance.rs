@@ -80,7 +80,7 @@ fn wait(error: StoreError, waiting: &mut Option<StoreError>) -> Result<(), Store
     }
 }
 
-/// Conversations in a range of messages or packs, found by jumping from one to the next.
+/// Conversations that have live messages, or all there are, found by jumping from one to the next.
 fn conversations(
     shared: &Shared,
     letter: u8,
@@ -152,7 +152,7 @@ async fn sweep(store: &Store, now: Timestamp, done: &mut Maintenance) -> Result<
     };
     let found = store
         .read(move |reader| {
-            let mut found = conversations(&reader.shared, b'P', after, SWEEP_CONVERSATIONS)?;
+            let mut found = conversations(&reader.shared, b'C', after, SWEEP_CONVERSATIONS)?;
             let live = conversations(&reader.shared, b'L', after, SWEEP_CONVERSATIONS)?;
             found.extend(live);
             found.sort_unstable();

@@ -1,10 +1,12 @@
 //! Messages: live ones under a key of their own, finished ones in packs. All packs of a conversation are older
 //! than all its live messages.
 
+use std::collections::VecDeque;
+
 use sled::IVec;
 
 use super::packs::{self, Pack};
-use super::records::{Entry, MessageRecord, RecordState, decode};
+use super::records::{Conversation, Entry, MessageRecord, RecordState, decode};
 use super::shared::Shared;
 use super::tx::{Archived, Item, Source, Tx};
 use super::types::{Queue, UplinkKind};
@@ -82,6 +84,7 @@ pub(super) fn newest_first<S: Archived>(
         source,
         conversation,
         live: Some(source.scan(keys::lives(conversation, before))),
+        ahead: VecDeque::new(),
         packs: None,
         pack: Pack::new(),
         oldest: before.map_or(u64::MAX, |sequence| sequence.0),
@@ -92,6 +95,8 @@ pub(super) struct NewestFirst<'s, S> {
     source: &'s S,
     conversation: ConversationId,
     live: Option<Box<dyn Iterator<Item = Item> + 's>>,
+    /// Live messages that were read and not given out.
+    ahead: VecDeque<(Sequence, MessageRecord)>,
     packs: Option<Box<dyn Iterator<Item = Item> + 's>>,
     /// What is left of the pack that was read last.
     pack: Pack,
@@ -100,6 +105,30 @@ pub(super) struct NewestFirst<'s, S> {
 }
 
 impl<S: Archived> NewestFirst<'_, S> {
+    /// The conversation itself, when up to `count` messages will be asked for. It lies before its packs, so one look finds
+    /// both.
+    pub(super) fn conversation(&mut self, count: usize) -> Result<Option<Conversation>, StoreError> {
+        let newest = self.oldest == u64::MAX;
+        // Live ones first, as everywhere: packing moves messages the other way.
+        while self.ahead.len() < count {
+            match self.next_live()? {
+                Some(live) => self.ahead.push_back(live),
+                None => break,
+            }
+        }
+        let mut scan = self.source.scan(keys::with_packs(self.conversation));
+        let Some((key, value)) = scan.next().transpose()? else {
+            return Ok(None);
+        };
+        if key != keys::conversation(self.conversation) {
+            return Ok(None);
+        }
+        if newest && self.live.is_none() {
+            self.packs = Some(scan);
+        }
+        decode(&value).map(Some)
+    }
+
     fn next_live(&mut self) -> Result<Option<(Sequence, MessageRecord)>, StoreError> {
         let Some((key, value)) = self.live.as_mut().and_then(Iterator::next).transpose()? else {
             self.live = None;
@@ -136,6 +165,9 @@ impl<S: Archived> NewestFirst<'_, S> {
     }
 
     fn step(&mut self) -> Result<Option<(Sequence, MessageRecord)>, StoreError> {
+        if let Some(found) = self.ahead.pop_front() {
+            return Ok(Some(found));
+        }
         if self.live.is_some()
             && let Some(found) = self.next_live()?
         {

@@ -12,7 +12,7 @@ use super::tx::{Source, broken};
 use super::{StoreError, keys};
 
 /// Schema of stores that this program makes.
-pub(super) const SCHEMA: u32 = 3;
+pub(super) const SCHEMA: u32 = 4;
 
 /// Keys that change in one piece.
 const STEP: usize = 256;
@@ -33,6 +33,9 @@ pub(super) fn migrate(tree: &Tree, found: u32) -> Result<(), StoreError> {
             }
         })?;
         invert(tree, b'U', |_, number| !number)?;
+    }
+    if found < 4 {
+        put_beside_conversations(tree)?;
     }
     tree.insert(keys::SCHEMA, &SCHEMA.to_be_bytes()).map_err(broken)?;
     Ok(())
@@ -90,5 +93,32 @@ fn invert(tree: &Tree, letter: u8, invert: impl Fn(&IVec, u64) -> u64) -> Result
         };
         tree.apply_batch(batch).map_err(broken)?;
         start = next;
+    }
+}
+
+/// Schema 3 had packs under a letter of their own.
+fn put_beside_conversations(tree: &Tree) -> Result<(), StoreError> {
+    let range = keys::all(b'P');
+    loop {
+        let mut batch = Batch::default();
+        let mut found = 0;
+        for item in Source::scan(tree, range.clone()).take(STEP) {
+            let (key, value) = item?;
+            batch.remove(&key);
+            found += 1;
+            let Some((id, first)) = keys::message_of(&key) else {
+                warn!("A pack has a key that no pack can have: it is left out");
+                continue;
+            };
+            let beside = keys::pack(id, first);
+            // In what was rescued a key may have come back that had been moved.
+            if Source::get(tree, &beside)?.is_none() {
+                batch.insert(beside, value);
+            }
+        }
+        if found == 0 {
+            return Ok(());
+        }
+        tree.apply_batch(batch).map_err(broken)?;
     }
 }

@@ -65,9 +65,7 @@ pub(super) fn is_inline(value: &[u8]) -> bool {
 
 /// The conversation and the first message in the key of a pack.
 pub(super) fn of_key(key: &[u8]) -> Result<(ConversationId, u64), StoreError> {
-    keys::conversation_of(key)
-        .zip(keys::inverted_tail(key))
-        .ok_or_else(|| StoreError::Corrupt("a pack's key".to_owned()))
+    keys::message_of(key).ok_or_else(|| StoreError::Corrupt("a pack's key".to_owned()))
 }
 
 /// The messages of a pack.

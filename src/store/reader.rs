@@ -74,13 +74,15 @@ impl Reader {
         messages: usize,
         before: Option<Sequence>,
     ) -> Result<Option<ConversationView>, StoreError> {
-        let Some(conversation) = self.load(id)? else {
+        let mut stored = newest_first(&*self.shared, id, before);
+        // One more than the page has says whether there is another one.
+        let Some(conversation) = stored.conversation(messages.saturating_add(1))? else {
             return Ok(None);
         };
         let channel = self.shared.channel_id(conversation.channel)?;
         let mut page = Vec::new();
         let mut next = None;
-        for item in newest_first(&*self.shared, id, before) {
+        for item in stored {
             let (sequence, stored) = item?;
             if page.len() >= messages {
                 next = page.last().map(|(oldest, _)| *oldest);

@@ -166,6 +166,10 @@ impl Repair<'_> {
     ) -> Result<(), StoreError> {
         for item in Source::scan(self.tree, keys::all(letter)) {
             let (key, value) = item?;
+            // Conversations and their packs share a letter.
+            if letter == b'C' && key.len() != length && matches!(key.len(), 9 | 17) {
+                continue;
+            }
             let record = read(&value).ok();
             let kept = match record.filter(|_| length == 0 || key.len() == length) {
                 Some(record) => each(self, &key, record)?,
@@ -232,7 +236,7 @@ impl Repair<'_> {
         }
         let mut files: BTreeMap<u32, FileRecord> = BTreeMap::new();
         let what = "packs of finished messages that could not be found or belonged to no conversation";
-        self.each((b'P', 17), what, Packed::decode, |this, key, packed| {
+        self.each((b'C', 17), what, Packed::decode, |this, key, packed| {
             let (id, first) = packs::of_key(key)?;
             if this.conversation(id)?.is_none() {
                 return Ok(false);

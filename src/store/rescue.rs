@@ -17,7 +17,7 @@ use super::attachments::sync_dir;
 use super::committer::Blobs;
 use super::error::OpenError;
 use super::generations::{self, Generation};
-use super::migration::SCHEMA;
+use super::migration::{SCHEMA, migrate};
 use super::repair::{self, Report};
 use super::space::Gauge;
 use super::tx::{Source, broken};
@@ -222,15 +222,15 @@ fn build(damaged: &Path, folder: &Path, state_dir: &Path) -> Result<Report, Stor
         }
         Ok::<(), StoreError>(())
     })?;
-    match Source::get(&new.tree, keys::SCHEMA)? {
-        Some(schema) if schema.as_ref() != SCHEMA.to_be_bytes().as_slice() => {
-            return Err(StoreError::Corrupt("another pipepost wrote it".to_owned()));
-        }
-        _ => drop(
-            new.tree
-                .insert(keys::SCHEMA, &SCHEMA.to_be_bytes())
-                .map_err(broken)?,
-        ),
+    let schema = match Source::get(&new.tree, keys::SCHEMA)? {
+        Some(schema) => schema.as_ref().try_into().map(u32::from_be_bytes).ok(),
+        // It is among what is lost. Nothing that this program brings up to date is lost when it is up to date.
+        None => Some(SCHEMA - 1),
+    };
+    match schema {
+        Some(SCHEMA) => {}
+        Some(older) if older < SCHEMA => migrate(&new.tree, older)?,
+        _ => return Err(StoreError::Corrupt("another pipepost wrote it".to_owned())),
     }
     identity::restore(&new.tree, state_dir, true)?;
     let report = repair::run(&new.tree, state_dir, old_head.as_deref(), &lost)?;

@@ -4,16 +4,32 @@ use super::keeping::{DAY, tamper};
 use super::*;
 use crate::domain::{DeliveryState, DeviceStatus, OutgoingState, StatusTarget};
 
+fn items(db: &sled::Db, letter: u8) -> Vec<(sled::IVec, sled::IVec)> {
+    tx::Source::scan(&**db, keys::all(letter))
+        .map(Result::unwrap)
+        .collect()
+}
+
+/// Packs as schema 3 had them: under a letter of their own. `which` leaves some as they are.
+fn to_schema_3(db: &sled::Db, which: impl Fn(usize) -> bool) {
+    let packs = items(db, b'C')
+        .into_iter()
+        .filter(|(key, _)| keys::message_of(key).is_some());
+    for (_, (key, value)) in packs.enumerate().filter(|(index, _)| which(*index)) {
+        db.remove(&key).unwrap();
+        db.insert([b"P", &key[1..]].concat(), value).unwrap();
+    }
+    db.insert(keys::SCHEMA, &3_u32.to_be_bytes()).unwrap();
+}
+
 /// Keys of a kind as schema 2 had them: rising, packs in the tree and by their last sequence. `which` leaves some as
 /// they are.
 fn to_schema_2(dir: &TempDir, db: &sled::Db, which: impl Fn(usize) -> bool) {
+    to_schema_3(db, &which);
     let archive = archive::Archive::open(archive::folder(dir.path()), db).unwrap();
     for letter in [b'L', b'P', b'U'] {
-        let items: Vec<_> = tx::Source::scan(&**db, keys::all(letter))
-            .map(Result::unwrap)
-            .collect();
-        for (index, (key, value)) in items.into_iter().enumerate() {
-            if !which(index) {
+        for (index, (key, value)) in items(db, letter).into_iter().enumerate() {
+            if letter != b'P' && !which(index) {
                 continue;
             }
             db.remove(&key).unwrap();
@@ -32,6 +48,56 @@ fn to_schema_2(dir: &TempDir, db: &sled::Db, which: impl Fn(usize) -> bool) {
         }
     }
     db.insert(keys::SCHEMA, &2_u32.to_be_bytes()).unwrap();
+}
+
+#[tokio::test]
+async fn a_store_of_schema_3_is_migrated_also_when_that_was_cut_off_or_it_is_damaged() {
+    let mut bed = Bed::new();
+    let mut ids = Vec::new();
+    for number in 0..900 {
+        // Many customers of whom some have several packs.
+        let from = if number % 2 == 0 { 7 } else { number % 150 };
+        let text = format!("{number} {}", "x".repeat(number % 300));
+        ids.push(bed.incoming(&format!("+49{from}"), &text).await);
+    }
+    bed.drain_uplink().await;
+    assert_eq!(bed.maintain(at(DAY)).await.packed, 900);
+    ids.push(bed.incoming("+497", "live").await);
+    let before: Vec<_> = ids.iter().map(|id| bed.message(*id)).collect();
+    let texts = bed.texts(ids[0].conversation);
+    let counts = bed.store.counts();
+    for (half, damaged) in [(false, false), (true, false), (true, true)] {
+        let Bed { dir, store } = bed;
+        store.close().await;
+        drop(store);
+        if damaged {
+            rescue::write_notes(dir.path(), 2, "a test").unwrap();
+        }
+        tamper(&dir, |db| {
+            to_schema_3(db, |index| !half || index % 2 == 0);
+            assert!(items(db, b'P').len() > 40);
+        });
+        let store = Store::open(options(&dir)).unwrap();
+        bed = Bed { dir, store };
+        assert_eq!(ids.iter().map(|id| bed.message(*id)).collect::<Vec<_>>(), before);
+        assert_eq!(bed.texts(ids[0].conversation), texts);
+        assert_eq!(bed.store.counts(), counts);
+    }
+    let Bed { dir, store } = bed;
+    store.close().await;
+    drop(store);
+    tamper(&dir, |db| assert_eq!(items(db, b'P').len(), 0));
+    // It goes on like any other store: retention, deletion.
+    let store = Store::open(options(&dir)).unwrap();
+    let bed = Bed { dir, store };
+    bed.drain_uplink().await;
+    assert!(bed.store.delete_conversation(ids[0].conversation).await.unwrap());
+    assert_eq!(
+        bed.maintain(at(800 * DAY)).await.removed,
+        bed_left(&counts, texts.len())
+    );
+    assert_eq!(bed.store.counts().messages, 0);
+    assert_eq!(bed.store.counts().conversations, 0);
 }
 
 #[tokio::test]
