@@ -30,6 +30,11 @@ const LAZY_SYNC: Duration = Duration::from_secs(1);
 const CAPACITY: usize = 1024;
 /// Operations in one commit, so that the first of them is not kept waiting by the last.
 const MAX_GROUP: usize = 256;
+/// How long a commit waits for those whom the one before it answered: this part of what that took, which a disk with quick
+/// syncs makes too short to be worth it.
+const PATIENCE: u32 = 4;
+const LEAST_PATIENCE: Duration = Duration::from_micros(50);
+const MOST_PATIENCE: Duration = Duration::from_millis(2);
 /// Keys in one batch, beyond which the next operation begins another. sled frees no replaced page before the batch that
 /// replaced it ends: five thousand keys at once were more than 10 MB of them.
 const BATCH_KEYS: usize = 256;
@@ -46,12 +51,14 @@ pub(super) enum Durability {
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
 type Run = Box<dyn FnOnce(&mut Tx<'_>) -> (Answer, bool) + Send>;
 
+struct Operation {
+    run: Run,
+    durability: Durability,
+    permit: OwnedSemaphorePermit,
+}
+
 enum Order {
-    Run {
-        run: Run,
-        durability: Durability,
-        permit: OwnedSemaphorePermit,
-    },
+    Run(Operation),
     /// Something about the database itself, between two commits.
     Inside {
         run: Box<dyn FnOnce(&mut Worker) + Send>,
@@ -82,6 +89,7 @@ impl Committer {
                     blobs,
                     copy: None,
                     length: 0,
+                    last: (0, Duration::ZERO),
                 }
                 .run(&receiver);
             })?;
@@ -114,11 +122,11 @@ impl Committer {
         });
         // Never full: a place was taken.
         self.orders
-            .try_send(Order::Run {
+            .try_send(Order::Run(Operation {
                 run,
                 durability,
                 permit,
-            })
+            }))
             .map_err(|_| StoreError::Closed)?;
         receiver.await.map_err(|_| StoreError::Closed)?
     }
@@ -159,6 +167,17 @@ pub(super) struct Worker {
     pub(super) copy: Option<Copy>,
     /// Of the database's file when it was synced last.
     length: u64,
+    /// How many operations the last commit had, and how long it took.
+    last: (usize, Duration),
+}
+
+/// How long to wait for more than the operations that are there. Whoever writes one after the other is never waited for;
+/// many who do so together come back one by one, and without patience the first of them would have a sync alone, while
+/// all others wait for the next.
+fn patience(last: (usize, Duration), there: usize) -> Option<Duration> {
+    let (operations, took) = last;
+    let patience = (took / PATIENCE).min(MOST_PATIENCE);
+    (there < operations.min(MAX_GROUP) && patience >= LEAST_PATIENCE).then_some(patience)
 }
 
 /// sled writes a page beyond a quarter of a segment into a file of its own and never syncs it. The layout avoids
@@ -215,55 +234,62 @@ impl Worker {
                 None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
                 Some(since) => orders.recv_timeout(LAZY_SYNC.saturating_sub(since.elapsed())),
             };
-            let mut closing = None;
-            let mut inside = None;
-            match first {
-                Ok(Order::Inside { run, permit }) => inside = Some((run, permit)),
-                Ok(Order::Close(answer)) => closing = Some(answer),
-                Ok(Order::Run {
-                    run,
-                    durability,
-                    permit,
-                }) => {
-                    let mut group = vec![(run, durability, permit)];
-                    while group.len() < MAX_GROUP {
-                        match orders.try_recv() {
-                            Ok(Order::Run {
-                                run,
-                                durability,
-                                permit,
-                            }) => group.push((run, durability, permit)),
-                            Ok(Order::Inside { run, permit }) => {
-                                inside = Some((run, permit));
-                                break;
-                            }
-                            Ok(Order::Close(answer)) => {
-                                closing = Some(answer);
-                                break;
-                            }
-                            Err(_) => break,
-                        }
-                    }
+            let behind = match first {
+                Ok(Order::Run(operation)) => {
+                    let (group, behind) = self.gather(orders, operation);
+                    let (operations, begun) = (group.len(), Instant::now());
                     self.commit(group);
+                    self.last = (operations, begun.elapsed());
+                    behind
                 }
-                Err(RecvTimeoutError::Timeout) => self.sync_lazy(),
+                Ok(other) => Some(other),
+                Err(RecvTimeoutError::Timeout) => {
+                    self.sync_lazy();
+                    None
+                }
                 Err(RecvTimeoutError::Disconnected) => return self.sync_lazy(),
-            }
-            if let Some((run, permit)) = inside {
-                drop(permit);
-                run(&mut self);
-            }
-            if let Some(answer) = closing {
-                self.sync_lazy();
-                // The lock goes with the last handle: let go before saying that it is closed.
-                drop(self);
-                answer.send(()).ok();
-                return;
+            };
+            match behind {
+                Some(Order::Inside { run, permit }) => {
+                    drop(permit);
+                    run(&mut self);
+                }
+                Some(Order::Close(answer)) => {
+                    self.sync_lazy();
+                    // The lock goes with the last handle: let go before saying that it is closed.
+                    drop(self);
+                    answer.send(()).ok();
+                    return;
+                }
+                Some(Order::Run(_)) | None => {}
             }
         }
     }
 
-    fn commit(&mut self, group: Vec<(Run, Durability, OwnedSemaphorePermit)>) {
+    /// The operations of one commit, and the order behind them if that is something else.
+    fn gather(&self, orders: &Receiver<Order>, first: Operation) -> (Vec<Operation>, Option<Order>) {
+        let mut group = vec![first];
+        let mut until = None;
+        while group.len() < MAX_GROUP {
+            match orders.try_recv() {
+                Ok(Order::Run(operation)) => group.push(operation),
+                Ok(other) => return (group, Some(other)),
+                Err(_) => {
+                    let Some(patience) = patience(self.last, group.len()) else {
+                        break;
+                    };
+                    let now = Instant::now();
+                    if *until.get_or_insert(now + patience) <= now {
+                        break;
+                    }
+                    std::thread::sleep(LEAST_PATIENCE);
+                }
+            }
+        }
+        (group, None)
+    }
+
+    fn commit(&mut self, group: Vec<Operation>) {
         let failed = self.shared.failure();
         let tree = self.shared.tree();
         let before = self.shared.head();
@@ -274,7 +300,12 @@ impl Worker {
         let mut result = failed.map_or(Ok(()), |reason| Err(StoreError::Failed(reason)));
         let mut written = false;
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
-        for (run, durability, permit) in group {
+        for Operation {
+            run,
+            durability,
+            permit,
+        } in group
+        {
             drop(permit);
             let mut tx = Tx::new(&tree, &self.shared.archive, &writes, head.clone());
             let (answer, accepted) = run(&mut tx);
@@ -351,5 +382,22 @@ impl Worker {
         } else {
             warn!("The store has stopped; an operation was refused");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_commit_waits_only_for_those_whom_a_slow_one_before_it_answered() {
+        let slow = Duration::from_millis(4);
+        assert_eq!(patience((0, Duration::ZERO), 1), None);
+        assert_eq!(patience((1, slow), 1), None, "who writes alone waits for nobody");
+        assert_eq!(patience((64, slow), 1), Some(Duration::from_millis(1)));
+        assert_eq!(patience((64, slow), 64), None, "all are there");
+        assert_eq!(patience((64, Duration::from_secs(5)), 1), Some(MOST_PATIENCE));
+        assert_eq!(patience((64, Duration::from_micros(90)), 1), None, "a quick sync");
+        assert_eq!(patience((2 * MAX_GROUP, slow), MAX_GROUP), None);
     }
 }
