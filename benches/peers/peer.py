@@ -256,12 +256,14 @@ class Peer:
         self.ground.write(self, self.count, f"{self.name} rate {number}")
         before = self.sandbox.posts()
         self.start()
-        first, at_first, looked = None, before, 0.0
+        first, at_first, looked, empty = None, before, 0.0, time.monotonic()
         began, deadline = time.monotonic(), self.limit()
         while True:
             posts, now = self.sandbox.posts(), time.monotonic()
             if first is None and posts > before:
-                first, at_first = now, posts
+                # All at the first look: counted from the look before it, when there was nothing.
+                first, at_first = (now, posts) if posts < before + self.count else (empty, before)
+            empty = now
             if now - looked > 0.2:
                 self.peak, looked = max(self.peak, self.tree.memory_mb()), now
             if posts >= before + self.count:
@@ -310,7 +312,11 @@ class Peer:
             arrived = self.sandbox.texts(f"{mark} ")
             return not expected - arrived.keys()
 
+        deadline = self.limit()
         self.quiet(QUIET_SECONDS, enough=all_there)
+        # A slow one may need longer than that for what the modem still has.
+        while self.ground.waiting(self) and time.monotonic() < deadline:
+            self.quiet(2)
         self.quiet(1)
         arrived = self.sandbox.texts(f"{mark} ")
         waiting = self.ground.waiting(self)

@@ -140,7 +140,7 @@ class Modem(Peer):
             if now > deadline or not self.tree.alive():
                 raise TooSlow(f"only {seen} of {self.count} answers in time")
             time.sleep(0.01)
-        self.figures["sent_per_s"] = round((seen - at_first) / (now - first), 1)
+        self.figures["sent_per_s"] = round((seen - at_first) / max(now - first, 0.01), 1)
         # Reports on what it has sent are not for the next one.
         self.quiet(2)
         self.end()
