@@ -150,7 +150,7 @@ def main():
                 trial.cuts += 1
                 print(f"cut {trial.cuts}; of what was not flushed before, {trial.fate} was kept:", *wrong, sep="\n  ", flush=True)
                 trial.fresh()
-            elif trial.cuts % 10 == 0:
+            elif trial.cuts % 5 == 0:
                 print(f"{trial.cuts} cuts, {trial.acknowledged} acknowledged, {failed} failed, "
                       f"{time.monotonic() - begun:.0f} s", flush=True)
         print(f"{trial.cuts} power cuts in a guest ({Guest.accelerator}) in {time.monotonic() - begun:.0f} s, "
