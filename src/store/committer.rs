@@ -292,8 +292,7 @@ impl Worker {
     fn commit(&mut self, group: Vec<Operation>) {
         let failed = self.shared.failure();
         let tree = self.shared.tree();
-        let before = self.shared.head();
-        let mut head = before.clone();
+        let mut head = self.shared.head();
         let mut writes = Writes::new();
         let mut effects = Effects::default();
         let mut sync = false;
@@ -317,19 +316,18 @@ impl Worker {
                 effects.absorb(own_effects);
             }
             if writes.len() >= BATCH_KEYS && result.is_ok() {
-                result = self.write(std::mem::take(&mut writes), Some(&head));
+                result = self.write(std::mem::take(&mut writes), &mut head);
                 written = true;
             }
             answers.push(answer);
         }
         if !writes.is_empty() && result.is_ok() {
-            let changed = head != before;
-            result = self.write(writes, changed.then_some(&head));
+            result = self.write(writes, &mut head);
             written = true;
         }
         if written && result.is_ok() {
             if sync {
-                result = self.sync();
+                result = self.sync(&head);
             } else {
                 self.unsynced_since.get_or_insert_with(Instant::now);
             }
@@ -343,15 +341,17 @@ impl Worker {
         }
     }
 
-    fn write(&mut self, writes: Writes, head: Option<&HeadRecord>) -> Result<(), StoreError> {
+    /// Every batch has a revision of its own, by which a start recognises whether the last ones are missing.
+    fn write(&mut self, writes: Writes, head: &mut HeadRecord) -> Result<(), StoreError> {
+        head.revision += 1;
         if let Some(copy) = &mut self.copy {
-            copy.note(writes.keys(), head.is_some());
+            copy.note(writes.keys());
         }
         self.shared.write(writes, head)
     }
 
     /// Makes everything that was written survive a power cut.
-    fn sync(&mut self) -> Result<(), StoreError> {
+    fn sync(&mut self, head: &HeadRecord) -> Result<(), StoreError> {
         self.generation.tree.flush().map_err(broken)?;
         // On a full disk it stays as long as it is; what matters is synced next.
         self.generation.write_ahead(&mut self.length).ok();
@@ -359,6 +359,7 @@ impl Worker {
             .sync()
             .and_then(|()| self.generation.file.sync_data())
             .map_err(|e| StoreError::Failed(format!("the sync to disk failed: {e}")))?;
+        self.generation.mark(head);
         self.unsynced_since = None;
         Ok(())
     }
@@ -366,7 +367,7 @@ impl Worker {
     fn sync_lazy(&mut self) {
         if self.unsynced_since.is_some()
             && self.shared.failure().is_none()
-            && let Err(error) = self.sync()
+            && let Err(error) = self.sync(&self.shared.head())
         {
             self.fail(&error);
         }

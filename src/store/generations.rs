@@ -3,7 +3,7 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt, FileExt, PermissionsExt as _, symlink};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt as _, PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,7 +14,9 @@ use sled::Tree;
 use super::StoreError;
 use super::attachments::sync_dir;
 use super::error::OpenError;
+use super::records::HeadRecord;
 use super::rescue;
+use super::watermark::{self, Watermark};
 
 /// Names the folder in use.
 const LINK: &str = "store";
@@ -39,6 +41,8 @@ pub(super) struct Generation {
     pub(super) folder: PathBuf,
     /// A second handle of sled's file, for the sync that sled does not do.
     pub(super) file: Arc<File>,
+    /// For its [`Watermark`]; `None` when it is not to be written.
+    pub(super) mark: Option<Arc<File>>,
 }
 
 /// Why a database was not opened.
@@ -93,6 +97,14 @@ impl Generation {
                 })
                 .map_err(trouble("sync", path))?;
         }
+        // Without it the database is as good; a full disk may not have room for it.
+        let mark = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(folder.join(watermark::FILE))
+            .ok();
         sync_dir(&folder).map_err(trouble("sync", &folder))?;
         let file = OpenOptions::new()
             .read(true)
@@ -103,7 +115,16 @@ impl Generation {
             tree: Tree::clone(&db),
             folder,
             file: Arc::new(file),
+            mark: mark.map(Arc::new),
         })
+    }
+
+    /// Notes that everything up to these counters is synced.
+    pub(super) fn mark(&self, head: &HeadRecord) {
+        if let Some(file) = &self.mark {
+            // One that stays behind says less, and nothing wrong.
+            Watermark::now(head).write(file).ok();
+        }
     }
 
     /// Writes zeros behind the end of a file that grows a little at a time: each sync of a file that has grown writes the

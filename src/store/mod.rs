@@ -43,6 +43,7 @@ mod space;
 mod tests;
 mod tx;
 mod types;
+mod watermark;
 
 pub use attachments::{AttachmentWriter, StagedAttachment};
 pub use contacts::MAX_CONTACTS;

@@ -14,6 +14,7 @@ use super::attachments::sync_dir;
 use super::error::OpenError;
 use super::generations::{self, Generation};
 use super::migration::{SCHEMA, migrate};
+use super::records::HeadRecord;
 use super::shared::{Shared, attachments_dir};
 use super::space::Gauge;
 use super::tx::Source;
@@ -41,13 +42,17 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     make_dir(&attachments_dir(&state_dir))?;
     make_dir(&archive::folder(&state_dir))?;
     // Commands that only read leave a damaged store to the daemon.
-    if create && let Some(reason) = rescue::suspicion(&state_dir) {
-        rescue::run(&options, &reason)?;
+    let mut tail = None;
+    if create {
+        match rescue::suspicion(&state_dir) {
+            Ok(found) => tail = Some(found),
+            Err(reason) => rescue::run(&options, &reason, None)?,
+        }
     }
-    let (shared, generation) = match open_database(options.clone()) {
+    let (shared, generation) = match open_database(options.clone(), create) {
         Err(OpenError::Corrupt { reason, .. }) if create => {
-            rescue::run(&options, &reason)?;
-            open_database(options)?
+            rescue::run(&options, &reason, tail.as_ref())?;
+            open_database(options, create)?
         }
         opened => opened?,
     };
@@ -59,14 +64,26 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
 }
 
 /// Opens it in a state directory that has been made ready.
-fn open_database(options: Options) -> Result<(Shared, Generation), OpenError> {
+fn open_database(options: Options, create: bool) -> Result<(Shared, Generation), OpenError> {
     let state_dir = options.state_dir.clone();
     let corrupt = |reason: String| OpenError::Corrupt {
         path: state_dir.clone(),
         reason,
     };
     let folder = generations::find(&state_dir)?;
-    let generation = Generation::open(folder).map_err(|error| error.into_open_error(&state_dir))?;
+    let mut generation = Generation::open(folder).map_err(|error| error.into_open_error(&state_dir))?;
+    let head: Option<HeadRecord> = generation
+        .tree
+        .load(keys::HEAD)
+        .map_err(|error| corrupt(error.to_string()))?;
+    if let Some(reason) = rescue::shortfall(&state_dir, &generation, &head.unwrap_or_default()) {
+        if create {
+            return Err(corrupt(reason));
+        }
+        // What a command writes now must not hide it.
+        generation.mark = None;
+        rescue::leave_to_daemon(&state_dir, &reason);
+    }
     sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
     generations::remove_others(&state_dir, &generation.folder);
     let tree = generation.tree.clone();
@@ -89,6 +106,7 @@ fn open_database(options: Options) -> Result<(Shared, Generation), OpenError> {
     let archive = Archive::open(archive::folder(&state_dir), &tree).map_err(words)?;
     let shared = Shared::load(tree, archive, options, gateway, media_secret).map_err(words)?;
     shared.keep_identity();
+    generation.mark(&shared.head());
     Ok((shared, generation))
 }
 

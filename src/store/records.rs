@@ -212,7 +212,7 @@ pub(super) struct Waiting {
 pub(super) struct HeadRecord {
     /// The last sequence that was given out.
     pub(super) sequence: u64,
-    /// The last revision that was given out.
+    /// The last revision that was given out; every batch of writes has one, and some entries of queues.
     pub(super) revision: u64,
     pub(super) messages: u64,
     pub(super) conversations: u64,

@@ -62,14 +62,12 @@ pub(super) struct Copy {
 }
 
 impl Copy {
-    /// Keys that are about to be written.
-    pub(super) fn note<'k>(&mut self, written: impl Iterator<Item = &'k Vec<u8>>, head: bool) {
+    /// Keys that are about to be written, and the counters, which always are.
+    pub(super) fn note<'k>(&mut self, written: impl Iterator<Item = &'k Vec<u8>>) {
         for key in written {
             self.note_one(key);
         }
-        if head {
-            self.note_one(keys::HEAD);
-        }
+        self.note_one(keys::HEAD);
     }
 
     fn note_one(&mut self, key: &[u8]) {
@@ -451,6 +449,7 @@ async fn switch(store: &Store, copy: Generation) -> Result<Option<Generation>, S
                     return Err(error);
                 }
             }
+            copy.mark(&worker.shared.head());
             worker.copy = None;
             worker.blobs = Blobs::of(&copy);
             worker.unsynced_since = None;

@@ -20,8 +20,9 @@ use super::salvage::Lost;
 use super::shared::attachments_dir;
 use super::tx::{Source, broken};
 use super::types::{ChannelLink, Queue, UplinkKind};
+use super::watermark::Watermark;
 use super::{StoreError, keys};
-use crate::domain::{AttachmentId, ChannelId, ConversationId, MessageId, OutgoingState};
+use crate::domain::{AttachmentId, ChannelId, ConversationId, MessageId, OutgoingState, Timestamp};
 
 /// What was given out last may have been lost: numbers go on so far behind what was found.
 const MARGIN: u64 = 1 << 20;
@@ -32,8 +33,16 @@ pub(super) struct Report {
     pub(super) messages: u64,
     pub(super) conversations: u64,
     pub(super) queued: u64,
-    /// What the damaged database said that it had.
-    before: Option<(u64, u64)>,
+    /// What the damaged database said that it had, at the last moment of which anything is known.
+    before: Option<Watermark>,
+    /// Whether nothing can have come behind that.
+    to_the_end: bool,
+    /// Changes, messages and times from the last commit that was found to the end.
+    missing: Option<(u64, u64, Timestamp, Timestamp)>,
+    /// Messages that were found twice, or that had been removed before.
+    surplus: u64,
+    /// When the newest message that was found came.
+    newest: Timestamp,
     /// By what it is: what could not be read or belonged to nothing.
     dropped: BTreeMap<&'static str, u64>,
     /// Queued again because their entry may be among what is lost.
@@ -53,13 +62,28 @@ impl fmt::Display for Report {
             self.messages, self.conversations, self.queued
         )?;
         match self.before {
-            Some((messages, conversations)) => writeln!(
+            Some(before) => writeln!(
                 f,
-                "Lost: {} messages, {} conversations.",
-                messages.saturating_sub(self.messages),
-                conversations.saturating_sub(self.conversations)
+                "Lost: at most {} messages, {} conversations{}.",
+                before
+                    .messages
+                    .saturating_sub(self.messages.saturating_sub(self.surplus)),
+                before.conversations.saturating_sub(self.conversations),
+                if self.to_the_end {
+                    ""
+                } else {
+                    ", and what came behind the last commit that was found"
+                }
             )?,
             None => writeln!(f, "Lost: nobody knows how many there were.")?,
+        }
+        if let Some((changes, messages, from, to)) = self.missing {
+            writeln!(
+                f,
+                "The last {changes} changes are missing, at most {messages} messages among them, from between {} and {}.",
+                from.to_iso8601(),
+                to.to_iso8601()
+            )?;
         }
         for (what, count) in &self.dropped {
             writeln!(f, "Dropped: {count} {what}.")?;
@@ -71,6 +95,10 @@ impl fmt::Display for Report {
             f,
             "Places in the database that could not be read: {}.",
             self.gaps as u64 + self.pages
+        )?;
+        writeln!(
+            f,
+            "What became of messages that were found may be older than it was: sent, delivered, refused."
         )
     }
 }
@@ -91,6 +119,23 @@ impl Report {
         }
     }
 
+    /// Sets the most that can be lost against what was found: `found` are the counters that were found, `mark` those of
+    /// the last sync, `highest` the newest message's number.
+    fn reckon(&mut self, found: Option<Watermark>, mark: Option<Watermark>, highest: u64) {
+        let newest = [found, mark].into_iter().flatten().max_by_key(|of| of.revision);
+        self.to_the_end = mark.is_some();
+        self.before = newest.map(|newest| Watermark {
+            // Each has a number of its own.
+            messages: newest.messages + highest.saturating_sub(newest.sequence),
+            ..newest
+        });
+        let changes = found.unwrap_or_default().revision;
+        self.missing = mark.filter(|mark| mark.revision > changes).map(|mark| {
+            let messages = mark.sequence.saturating_sub(highest);
+            (mark.revision - changes, messages, self.newest, mark.at)
+        });
+    }
+
     fn drop(&mut self, what: &'static str) {
         *self.dropped.entry(what).or_default() += 1;
     }
@@ -107,15 +152,14 @@ struct Repair<'r> {
 pub(super) fn run(
     tree: &Tree,
     state_dir: &Path,
-    old_head: Option<&[u8]>,
+    (old, mark): (Option<HeadRecord>, Option<Watermark>),
     lost: &Lost,
 ) -> Result<Report, StoreError> {
-    let old: Option<HeadRecord> = old_head.and_then(|bytes| decode(bytes).ok());
+    let found = old.as_ref().map(Watermark::of);
     let mut repair = Repair {
         tree,
         lost,
         report: Report {
-            before: old.as_ref().map(|head| (head.messages, head.conversations)),
             gaps: lost.gaps.len(),
             pages: lost.pages,
             ..Report::default()
@@ -141,8 +185,10 @@ pub(super) fn run(
     let Repair {
         mut head, mut report, ..
     } = repair;
-    head.sequence += MARGIN;
-    head.revision += MARGIN;
+    report.reckon(found, mark, head.sequence);
+    let mark = mark.unwrap_or_default();
+    head.sequence = head.sequence.max(mark.sequence) + MARGIN;
+    head.revision = head.revision.max(mark.revision) + MARGIN;
     head.total_bytes = head.total_bytes.max(head.logical_bytes);
     tree.insert(keys::HEAD, encode(&head)?).map_err(broken)?;
     report.messages = head.messages;
@@ -236,6 +282,7 @@ impl Repair<'_> {
         }
         let mut files: BTreeMap<u32, FileRecord> = BTreeMap::new();
         let what = "packs of finished messages that could not be found or belonged to no conversation";
+        let mut newer = (ConversationId(0), u64::MAX, 0);
         self.each((b'C', 17), what, Packed::decode, |this, key, packed| {
             let (id, first) = packs::of_key(key)?;
             if this.conversation(id)?.is_none() {
@@ -267,6 +314,13 @@ impl Repair<'_> {
             this.saw(last);
             this.head.messages += count;
             this.head.logical_bytes += bytes;
+            if last < this.head.horizon {
+                this.report.surplus += count;
+            } else if newer.0 == id && newer.1 <= last {
+                // From before it was written anew.
+                this.report.surplus += count.min(newer.2);
+            }
+            newer = (id, first, count);
             Ok(true)
         })?;
         for (number, file) in &files {
@@ -336,19 +390,29 @@ impl Repair<'_> {
     }
 
     fn messages(&mut self) -> Result<(), StoreError> {
-        let what = "messages that could not be read or belonged to no conversation";
+        let what = "messages that could not be read, belonged to no conversation or were there twice";
         self.each((b'L', 17), what, decode::<MessageRecord>, |this, key, message| {
             let (id, sequence) = packs::of_key(key)?;
             let Some(conversation) = this.conversation(id)? else {
                 return Ok(false);
             };
-            this.saw(sequence);
-            this.head.messages += 1;
-            this.head.logical_bytes += message.logical_bytes();
             let id = MessageId {
                 conversation: id,
                 sequence: crate::domain::Sequence(sequence),
             };
+            if this.is_packed(id)? {
+                // From before that.
+                return Ok(false);
+            }
+            this.saw(sequence);
+            this.head.messages += 1;
+            this.head.logical_bytes += message.logical_bytes();
+            this.report.newest = this.report.newest.max(message.stored_at);
+            let was_waiting =
+                message.is_waiting() || Source::get(this.tree, &keys::entry(Queue::ToUplink, id))?.is_some();
+            if sequence < this.head.horizon && !was_waiting {
+                this.report.surplus += 1;
+            }
             this.queue_again(id, conversation.channel, message)?;
             Ok(true)
         })

@@ -18,10 +18,13 @@ use super::committer::Blobs;
 use super::error::OpenError;
 use super::generations::{self, Generation};
 use super::migration::{SCHEMA, migrate};
+use super::records::{HeadRecord, decode};
 use super::repair::{self, Report};
+use super::salvage::{End, Tail};
 use super::space::Gauge;
 use super::tx::{Source, broken};
 use super::types::Options;
+use super::watermark::Watermark;
 use super::{StoreError, identity, keys, salvage};
 use crate::domain::Timestamp;
 
@@ -82,17 +85,42 @@ pub(super) fn write_notes(state_dir: &Path, times: usize, reason: &str) -> io::R
     file.sync_all()
 }
 
-/// Why the database is taken for damaged before it is opened.
-pub(super) fn suspicion(state_dir: &Path) -> Option<String> {
+/// Why the database is taken for damaged before it is opened; or the end of its log, should that turn out afterwards.
+pub(super) fn suspicion(state_dir: &Path) -> Result<Tail, String> {
     let notes = fs::read_to_string(state_dir.join(NOTES)).unwrap_or_default();
     if notes.lines().count() >= ENOUGH {
-        return notes.lines().last().map(str::to_owned);
+        return Err(notes.lines().last().unwrap_or_default().to_owned());
     }
-    let place = salvage::find_damage(&current(state_dir)?).unwrap_or_else(|error| {
-        warn!("The database cannot be checked: {error}");
-        None
-    });
-    place.map(|place| format!("a broken message at {place} of its log"))
+    let Some(folder) = current(state_dir) else {
+        return Ok(Tail::default());
+    };
+    match salvage::find_damage(&folder, Watermark::read(&folder).is_some()) {
+        Ok(End::Torn(tail)) => Ok(tail),
+        Ok(End::Damaged(place)) => Err(format!("a broken message at {place} of its log")),
+        Err(error) => {
+            warn!("The database cannot be checked: {error}");
+            Ok(Tail::default())
+        }
+    }
+}
+
+/// The same when it is open: why it is not all that was acknowledged. Such a thing can only be left alone where another
+/// database cannot take its place.
+pub(super) fn shortfall(state_dir: &Path, generation: &Generation, head: &HeadRecord) -> Option<String> {
+    let known = Watermark::read(&generation.folder)?;
+    if known.revision <= head.revision {
+        return None;
+    }
+    let reason = format!(
+        "its last {} changes until {} are missing",
+        known.revision - head.revision,
+        known.at.to_iso8601()
+    );
+    if generations::is_replaceable(state_dir, &generation.folder) {
+        return Some(reason);
+    }
+    error!("The store in {} is damaged ({reason})", state_dir.display());
+    None
 }
 
 /// The damaged databases that are kept, the newest one last.
@@ -148,9 +176,16 @@ pub(super) fn keeps(folder: &Path) -> bool {
     true
 }
 
+/// Lets the next start of the daemon rescue the database.
+pub(super) fn leave_to_daemon(state_dir: &Path, reason: &str) {
+    if let Err(error) = write_notes(state_dir, ENOUGH, reason) {
+        warn!("Cannot note in {} that {reason}: {error}", state_dir.display());
+    }
+}
+
 /// Puts a new database with what can be read in the place of the damaged one. The caller has the lock and nothing of the
-/// store open.
-pub(super) fn run(options: &Options, reason: &str) -> Result<(), OpenError> {
+/// store open. `tail`: what sled has overwritten meanwhile.
+pub(super) fn run(options: &Options, reason: &str, tail: Option<&Tail>) -> Result<(), OpenError> {
     let state_dir = &options.state_dir;
     error!("The store in {} is damaged ({reason})", state_dir.display());
     let failed = |what: String| OpenError::Corrupt {
@@ -161,6 +196,10 @@ pub(super) fn run(options: &Options, reason: &str) -> Result<(), OpenError> {
     let size = fs::metadata(damaged.join("db")).map_or(0, |metadata| metadata.len());
     if !make_room(options, size) {
         return Err(failed("the disk has no room for a second one".to_owned()));
+    }
+    if let Some(tail) = tail {
+        tail.put_back(&damaged)
+            .map_err(|error| failed(error.to_string()))?;
     }
     info!("Reading what is left in {size} bytes of {}", damaged.display());
     let folder = generations::make(state_dir).map_err(|error| failed(error.to_string()))?;
@@ -233,7 +272,8 @@ fn build(damaged: &Path, folder: &Path, state_dir: &Path) -> Result<Report, Stor
         _ => return Err(StoreError::Corrupt("another pipepost wrote it".to_owned())),
     }
     identity::restore(&new.tree, state_dir, true)?;
-    let report = repair::run(&new.tree, state_dir, old_head.as_deref(), &lost)?;
+    let old = old_head.and_then(|bytes| decode(&bytes).ok());
+    let report = repair::run(&new.tree, state_dir, (old, Watermark::read(damaged)), &lost)?;
     new.tree.flush().map_err(broken)?;
     Blobs::of(&new).sync()?;
     new.file.sync_data()?;

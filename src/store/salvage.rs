@@ -9,7 +9,7 @@
 //! newer one says what is there.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
@@ -25,8 +25,13 @@ const SEGMENT_HEADER: usize = 20;
 const HEADER_AT_MOST: usize = 32;
 /// More than commits write as a rule before they are synced; one that wrote more is taken over whole all the same.
 const TORN: u64 = if cfg!(test) { 64 << 10 } else { 256 << 10 };
+/// The same where a watermark judges after sled: more than any commit writes.
+const TORN_AND_JUDGED: u64 = 4 << 20;
+/// Segments of the log's end that are held in memory meanwhile.
+const HELD: usize = 9;
 
 const CAP: u8 = 2;
+const BATCH: u8 = 3;
 const FREE: u8 = 4;
 const NODE: u8 = 8;
 const NODE_IN_FILE: u8 = 9;
@@ -227,7 +232,13 @@ struct Log<'f> {
     length: u64,
 }
 
-impl Log<'_> {
+impl<'f> Log<'f> {
+    fn open(folder: &'f Path) -> io::Result<Self> {
+        let file = File::open(folder.join("db"))?;
+        let length = file.metadata()?.len();
+        Ok(Self { folder, file, length })
+    }
+
     fn bytes(&self, at: u64) -> io::Result<Vec<u8>> {
         let segment = SEGMENT as u64;
         let end = (at / segment + 1).saturating_mul(segment).min(self.length);
@@ -319,9 +330,7 @@ pub(super) fn read<E: From<io::Error>>(
     folder: &Path,
     mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
 ) -> Result<Lost, E> {
-    let file = File::open(folder.join("db"))?;
-    let length = file.metadata()?.len();
-    let log = Log { folder, file, length };
+    let log = Log::open(folder)?;
     let pages = log.pages();
     let mut lost = Lost::default();
     let mut leaves = Vec::new();
@@ -382,33 +391,97 @@ fn replayed_from(folder: &Path) -> io::Result<u64> {
     Ok(from)
 }
 
-/// Looks for a message that is damaged where sled would silently leave out what comes behind it, and says where in the
-/// log. The last ones may be torn: a power cut does that to what was not synced yet.
-pub(super) fn find_damage(folder: &Path) -> io::Result<Option<u64>> {
-    let file = File::open(folder.join("db"))?;
-    let length = file.metadata()?.len();
-    let log = Log { folder, file, length };
+/// How a log ends.
+#[derive(Debug)]
+pub(super) enum End {
+    /// A message is damaged at this place in the log, and sled would silently leave out what comes behind it.
+    Damaged(u64),
+    /// Nothing is, or only the last messages, which a power cut does to what was not synced yet.
+    Torn(Tail),
+}
+
+/// Looks for damage in what sled reads when it opens. `judged`: a watermark says afterwards whether all is there.
+pub(super) fn find_damage(folder: &Path, judged: bool) -> io::Result<End> {
+    let log = Log::open(folder)?;
     let from = replayed_from(folder)?;
-    let (mut first, mut last) = (u64::MAX, 0);
+    // By the place of the last message, with the place in the file.
+    let mut walks = BTreeMap::new();
     let mut start = 0;
-    while start < length {
+    while start < log.length {
         let mut header = [0; SEGMENT_HEADER];
         let read = log.file.read_at(&mut header, start);
         let number = read.ok().and(segment_number(&header));
-        let next = start + SEGMENT as u64;
         if number.is_none_or(|number| (number + 1).saturating_mul(SEGMENT as u64) > from) {
-            let (broken, end) = walk(&log.segment(start), number, from);
-            first = first.min(broken.unwrap_or(u64::MAX));
-            last = last.max(end);
+            let walk = walk(&log.segment(start), number, from);
+            if walk.last > 0 || walk.broken.is_some() {
+                walks.insert(walk.last.max(walk.broken.unwrap_or(0)), (start, walk));
+            }
         }
-        start = next;
+        start += SEGMENT as u64;
     }
-    Ok((first.saturating_add(TORN) < last).then_some(first))
+    let first = walks.values().filter_map(|(_, walk)| walk.broken).min();
+    let mut first = first.unwrap_or(u64::MAX);
+    let last = walks.values().map(|(_, walk)| walk.last).max().unwrap_or(0);
+    let torn = if judged { TORN_AND_JUDGED } else { TORN };
+    if first.saturating_add(torn) < last {
+        return Ok(End::Damaged(first));
+    }
+    // A segment that is missing had nothing that was alive, or is what is damaged.
+    let mut before = None;
+    for number in walks.keys().map(|place| place / SEGMENT as u64) {
+        if before.is_some_and(|before| before + 1 < number) {
+            first = first.min(number.saturating_mul(SEGMENT as u64));
+            break;
+        }
+        before = Some(number);
+    }
+    // sled leaves out all of the batch that the first one is in.
+    let batches = walks.values().filter_map(|(_, walk)| walk.batch);
+    let from = batches.filter(|batch| *batch < first).max().unwrap_or(first);
+    let base = from / SEGMENT as u64 * SEGMENT as u64;
+    let mut tail = Tail::default();
+    for (place, (start, _)) in walks.range(base..).rev().take(HELD) {
+        let skipped = from.saturating_sub(place / SEGMENT as u64 * SEGMENT as u64);
+        let mut bytes = log.segment(*start);
+        let end = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        bytes.truncate(end);
+        bytes.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(end));
+        tail.0.push((start + skipped, bytes));
+    }
+    Ok(End::Torn(tail))
 }
 
-/// Where the first message of a segment is broken, and the place of the last one.
-fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> (Option<u64>, u64) {
-    let (mut number, mut broken, mut last) = (number, None, 0);
+/// The end of a log, by places in the file. sled overwrites what it does not take over.
+#[derive(Debug, Default)]
+pub(super) struct Tail(Vec<(u64, Vec<u8>)>);
+
+impl Tail {
+    /// Writes it back, for [`read`].
+    pub(super) fn put_back(&self, folder: &Path) -> io::Result<()> {
+        let file = OpenOptions::new().write(true).open(folder.join("db"))?;
+        for (start, bytes) in &self.0 {
+            file.write_all_at(bytes, *start)?;
+        }
+        file.sync_all()
+    }
+}
+
+/// What a segment holds, by places in the log.
+#[derive(Default)]
+struct Walk {
+    /// The first broken message.
+    broken: Option<u64>,
+    /// The last message.
+    last: u64,
+    /// The last batch that begins before the broken one.
+    batch: Option<u64>,
+}
+
+fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> Walk {
+    let (mut number, mut walk) = (number, Walk::default());
     let mut offset = SEGMENT_HEADER;
     if number.is_some_and(|number| number == from / SEGMENT as u64) {
         offset = offset.max(usize::try_from(from % SEGMENT as u64).unwrap_or(0));
@@ -419,7 +492,7 @@ fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> (Option<u64>, u64) {
         let found = bytes.get(offset..).and_then(message);
         let Some(found) = found.filter(|found| sound || number.is_none_or(|of| of <= found.segment)) else {
             if sound {
-                broken = number.map(|number| number.saturating_mul(SEGMENT as u64) + offset as u64);
+                walk.broken = number.map(|number| number.saturating_mul(SEGMENT as u64) + offset as u64);
             }
             sound = false;
             offset += 1;
@@ -429,14 +502,17 @@ fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> (Option<u64>, u64) {
             // Its header is gone.
             None => {
                 number = Some(found.segment);
-                broken = Some(found.segment.saturating_mul(SEGMENT as u64) + unknown);
+                walk.broken = Some(found.segment.saturating_mul(SEGMENT as u64) + unknown);
             }
             // It is being used again: what it had is dead.
-            Some(of) if found.segment > of => return (None, last),
+            Some(of) if found.segment > of => {
+                walk.broken = None;
+                return walk;
+            }
             // And here is something of the use before.
             Some(of) if found.segment < of => {
                 if sound {
-                    broken = Some(of.saturating_mul(SEGMENT as u64) + offset as u64);
+                    walk.broken = Some(of.saturating_mul(SEGMENT as u64) + offset as u64);
                 }
                 sound = false;
                 offset += found.length;
@@ -444,14 +520,20 @@ fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> (Option<u64>, u64) {
             }
             Some(_) => {}
         }
-        last = last.max(found.segment.saturating_mul(SEGMENT as u64) + offset as u64);
+        let place = found.segment.saturating_mul(SEGMENT as u64) + offset as u64;
+        walk.last = walk.last.max(place);
+        if found.kind == BATCH && walk.broken.is_none() {
+            walk.batch = Some(place);
+        }
         if found.kind == CAP {
             break;
         }
         offset += found.length;
     }
-    let old = number.is_some_and(|number| (number + 1).saturating_mul(SEGMENT as u64) <= from);
-    if old { (None, 0) } else { (broken, last) }
+    if number.is_some_and(|number| (number + 1).saturating_mul(SEGMENT as u64) <= from) {
+        return Walk::default();
+    }
+    walk
 }
 
 #[cfg(test)]

@@ -191,8 +191,8 @@ impl Shared {
         self.failed.subscribe()
     }
 
-    /// Applies writes as one atomic batch.
-    pub(super) fn write(&self, writes: Writes, head: Option<&HeadRecord>) -> Result<(), StoreError> {
+    /// Applies writes as one atomic batch, with the counters.
+    pub(super) fn write(&self, writes: Writes, head: &HeadRecord) -> Result<(), StoreError> {
         let mut batch = Batch::default();
         for (key, value) in writes {
             match value {
@@ -200,9 +200,7 @@ impl Shared {
                 None => batch.remove(key),
             }
         }
-        if let Some(head) = head {
-            batch.insert(keys::HEAD, encode(head)?);
-        }
+        batch.insert(keys::HEAD, encode(head)?);
         self.tree().apply_batch(batch).map_err(broken)
     }
 

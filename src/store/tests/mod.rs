@@ -9,6 +9,7 @@ mod people;
 mod refusing;
 mod renewing;
 mod rescuing;
+mod shortening;
 
 use std::collections::{BTreeMap, HashSet};
 
