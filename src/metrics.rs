@@ -28,6 +28,8 @@ pub struct Snapshot {
     pub store_full: bool,
     /// 1 while a damaged database that was replaced is kept.
     pub store_damaged: bool,
+    /// Messages that it has cost at most, as far as that is known.
+    pub store_lost: u64,
     /// State of the way to Pipedrive, one word.
     pub uplink_state: String,
     /// API tokens of the day by installation.
@@ -209,6 +211,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         "1 while a damaged database that was replaced is kept",
         u64::from(snapshot.store_damaged),
     );
+    gauge("store_lost", "Messages it cost, at most", snapshot.store_lost);
 
     let mut family = |name: &str, help: &str, rows: Vec<(String, u64)>| {
         let family = Family::<Label, Gauge>::default();

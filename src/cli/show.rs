@@ -213,8 +213,12 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(folder) = &store.damaged {
         line!(
             out,
-            "ALARM      the database was damaged and has been replaced; {folder}/report.txt says what was lost: \
-             remove that folder when nobody needs it any more"
+            "ALARM      the database was damaged and has been replaced; lost: {}. {folder}/report.txt says more: \
+             remove that folder when nobody needs it any more",
+            store
+                .lost
+                .as_deref()
+                .map_or_else(|| "see there".into(), printable)
         );
     }
     out.push_str(&links(&status.links));

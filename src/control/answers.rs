@@ -192,6 +192,9 @@ pub struct StoreStatus {
     /// The folder of a damaged database that was replaced; messages may be missing. Until somebody removes it.
     #[serde(default)]
     pub damaged: Option<String>,
+    /// What that has cost at most, in words.
+    #[serde(default)]
+    pub lost: Option<String>,
 }
 
 /// A message whose state at Pipedrive is older than here.

@@ -176,6 +176,7 @@ impl Gateway {
                 reason,
             }),
             alarm,
+            lost: damaged.as_deref().and_then(Store::lost_with),
             damaged: damaged.map(|folder| folder.display().to_string()),
         })
     }
@@ -199,6 +200,11 @@ impl Gateway {
             unmapped: store.unmapped,
             store_full: store.alarm.is_some(),
             store_damaged: store.damaged.is_some(),
+            store_lost: store
+                .lost
+                .as_deref()
+                .and_then(|words| words.split(' ').find_map(|word| word.parse().ok()))
+                .unwrap_or(0),
             uplink_state: uplink.map(|uplink| uplink.state.clone()).unwrap_or_default(),
             budgets: uplink
                 .map(|uplink| uplink.budgets.iter().map(budget_figures).collect())

@@ -207,13 +207,15 @@ fn health(context: &Context) -> Response<Body> {
     }
     let failed = context.store.failed().borrow().is_some();
     let enough = context.store.space().borrow().is_enough();
+    let damaged = || context.store.damaged_copy().is_some();
     let health = Health {
         status: if failed { "failed" } else { "ok" },
         gateway: &context.gateway,
         store: match (failed, enough) {
             (true, _) => "failed",
-            (false, true) => "ready",
             (false, false) => "no space",
+            (false, true) if damaged() => "damaged",
+            (false, true) => "ready",
         },
         pipedrive: context.callback.as_ref().map(|callback| callback.health()),
     };

@@ -5,7 +5,7 @@
 
 use std::collections::HashSet;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -432,6 +432,13 @@ impl Store {
     #[must_use]
     pub fn damaged_copy(&self) -> Option<PathBuf> {
         rescue::kept_copy(&self.inner.shared.options.state_dir)
+    }
+
+    /// What a [`Store::damaged_copy`] has cost at most, in words: `at most 3 messages, 0 conversations`. Blocks for a
+    /// moment.
+    #[must_use]
+    pub fn lost_with(damaged_copy: &Path) -> Option<String> {
+        rescue::lost_with(damaged_copy)
     }
 
     /// Set once when a write or a sync failed: nothing is acknowledged any more, the daemon must stop.

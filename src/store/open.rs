@@ -72,8 +72,12 @@ fn open_database(options: Options, create: bool) -> Result<(Shared, Generation),
     };
     let folder = generations::find(&state_dir)?;
     let mut generation = Generation::open(folder).map_err(|error| error.into_open_error(&state_dir))?;
-    let head: Option<HeadRecord> = generation
-        .tree
+    sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
+    generations::remove_others(&state_dir, &generation.folder);
+    let tree = generation.tree.clone();
+    let is_new = tree.is_empty();
+    check_schema(&tree, &options)?;
+    let head: Option<HeadRecord> = tree
         .load(keys::HEAD)
         .map_err(|error| corrupt(error.to_string()))?;
     if let Some(reason) = rescue::shortfall(&state_dir, &generation, &head.unwrap_or_default()) {
@@ -84,11 +88,6 @@ fn open_database(options: Options, create: bool) -> Result<(Shared, Generation),
         generation.mark = None;
         rescue::leave_to_daemon(&state_dir, &reason);
     }
-    sync_dir(&state_dir).map_err(io("sync", &state_dir))?;
-    generations::remove_others(&state_dir, &generation.folder);
-    let tree = generation.tree.clone();
-    let is_new = tree.is_empty();
-    check_schema(&tree, &options)?;
     let words = |error: StoreError| match error {
         StoreError::NoEntropy => OpenError::NoEntropy,
         other => corrupt(other.to_string()),

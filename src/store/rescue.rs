@@ -142,6 +142,13 @@ pub(super) fn kept_copy(state_dir: &Path) -> Option<PathBuf> {
     kept_copies(state_dir).pop()
 }
 
+/// What its report says of what is lost.
+pub(super) fn lost_with(copy: &Path) -> Option<String> {
+    let report = fs::read_to_string(copy.join(REPORT)).ok()?;
+    let lost = report.lines().find_map(|line| line.strip_prefix("Lost: "))?;
+    Some(lost.trim_end_matches('.').to_owned())
+}
+
 /// Whether there is room for so many bytes. Older damaged databases make room: on a disk that goes on failing they must
 /// not be what ends the gateway.
 fn make_room(options: &Options, bytes: u64) -> bool {
@@ -197,9 +204,8 @@ pub(super) fn run(options: &Options, reason: &str, tail: Option<&Tail>) -> Resul
     if !make_room(options, size) {
         return Err(failed("the disk has no room for a second one".to_owned()));
     }
-    if let Some(tail) = tail {
-        tail.put_back(&damaged)
-            .map_err(|error| failed(error.to_string()))?;
+    if let Some(Err(error)) = tail.map(|tail| tail.put_back(&damaged)) {
+        warn!("The end of the log cannot be put back: {error}");
     }
     info!("Reading what is left in {size} bytes of {}", damaged.display());
     let folder = generations::make(state_dir).map_err(|error| failed(error.to_string()))?;

@@ -22,3 +22,20 @@ need() {
         command -v "$tool" >/dev/null || skip "$tool is not installed"
     done
 }
+
+# Builds these programs (`--bin NAME`, `--example NAME`) in the profile PIPEPOST_PROFILE, e2e or dev, and sets $built to
+# the folder they are in.
+build() {
+    local profile=${PIPEPOST_PROFILE:-e2e}
+    cargo build --quiet --locked --profile "$profile" "$@"
+    built=${CARGO_TARGET_DIR:-target}/$([ "$profile" = dev ] && echo debug || echo "$profile")
+}
+
+# Builds the trials of the store, unless PIPEPOST_TRIAL names a built one, and sets $trial to the program.
+build_trial() {
+    trial=${PIPEPOST_TRIAL:-}
+    if [ -z "$trial" ]; then
+        build --example store_trial
+        trial=$built/examples/store_trial
+    fi
+}

@@ -415,6 +415,10 @@ async fn health_is_told_to_anybody() {
         (head.status, head.header("content-length")),
         (200, answer.header("content-length"))
     );
+    std::fs::create_dir(gateway.dir.path().join("store-damaged-2026")).unwrap();
+    let answer = gateway.raw(&request("GET", "/healthz", &[], b"")).await;
+    assert_eq!(answer.status, 200);
+    assert_eq!(answer.json()["store"], "damaged");
     gateway.end().await;
 }
 

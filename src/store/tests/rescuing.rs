@@ -199,7 +199,7 @@ async fn a_damaged_database_opens_in_the_end_and_says_what_is_lost() {
         assert_eq!(store.persistent_name("broker").await.unwrap(), names);
         kept += found.len();
         let Some(copy) = store.damaged_copy() else {
-            println!("trial {trial}: {} of {} unnoticed", found.len(), promised.len());
+            assert_eq!(found.len(), promised.len(), "trial {trial}: lost unnoticed");
             continue;
         };
         rescued += 1;
@@ -209,6 +209,8 @@ async fn a_damaged_database_opens_in_the_end_and_says_what_is_lost() {
             report.contains(&format!("Found: {} messages", found.len())),
             "{report}"
         );
+        let most = super::shortening::reported(&store).unwrap();
+        assert!(promised.len() - found.len() <= most, "trial {trial}: {report}");
         let Inserted::New(id) = store.insert_incoming(received("+491", "after")).await.unwrap() else {
             panic!("no duplicate");
         };

@@ -27,7 +27,7 @@ fn reopened(folder: &Path) -> (Store, usize) {
 }
 
 /// What the report says is lost at most.
-fn reported(store: &Store) -> Option<usize> {
+pub(super) fn reported(store: &Store) -> Option<usize> {
     let report = std::fs::read_to_string(store.damaged_copy()?.join("report.txt")).unwrap();
     let (_, rest) = report.split_once("Lost: at most ")?;
     Some(rest.split(' ').next()?.parse().unwrap())
@@ -52,7 +52,7 @@ fn damage_the_end(database: &Path, trial: u64) {
     match trial % 4 {
         0 => file.write_all_at(&[0x5a; 8], at).unwrap(),
         1 => file.write_all_at(&[0xa5; 4096], at / 4096 * 4096).unwrap(),
-        2 => file.write_all_at(&[0; 65536], at / 4096 * 4096).unwrap(),
+        2 => file.write_all_at(&vec![0; 65536], at / 4096 * 4096).unwrap(),
         _ => file.set_len(at).unwrap(),
     }
 }
