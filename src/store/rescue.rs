@@ -94,8 +94,14 @@ pub(super) fn suspicion(state_dir: &Path) -> Result<Tail, String> {
     let Some(folder) = current(state_dir) else {
         return Ok(Tail::default());
     };
-    match salvage::find_damage(&folder, Watermark::read(&folder).is_some()) {
-        Ok(End::Torn(tail)) => Ok(tail),
+    let judged = Watermark::read(&folder).is_some();
+    match salvage::find_damage(&folder, judged) {
+        Ok(End::Torn(tail)) => {
+            if let Some(Err(error)) = judged.then(|| tail.cut(&folder)) {
+                warn!("The end of the log cannot be cut off: {error}");
+            }
+            Ok(tail)
+        }
         Ok(End::Damaged(place)) => Err(format!("a broken message at {place} of its log")),
         Err(error) => {
             warn!("The database cannot be checked: {error}");

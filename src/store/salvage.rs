@@ -26,9 +26,9 @@ const HEADER_AT_MOST: usize = 32;
 /// More than commits write as a rule before they are synced; one that wrote more is taken over whole all the same.
 const TORN: u64 = if cfg!(test) { 64 << 10 } else { 256 << 10 };
 /// The same where a watermark judges after sled: more than any commit writes.
-const TORN_AND_JUDGED: u64 = 4 << 20;
+const TORN_AND_JUDGED: u64 = 1 << 20;
 /// Segments of the log's end that are held in memory meanwhile.
-const HELD: usize = 9;
+const HELD: usize = 4;
 
 const CAP: u8 = 2;
 const BATCH: u8 = 3;
@@ -420,27 +420,25 @@ pub(super) fn find_damage(folder: &Path, judged: bool) -> io::Result<End> {
         start += SEGMENT as u64;
     }
     let first = walks.values().filter_map(|(_, walk)| walk.broken).min();
-    let mut first = first.unwrap_or(u64::MAX);
+    let first = first.unwrap_or(u64::MAX);
     let last = walks.values().map(|(_, walk)| walk.last).max().unwrap_or(0);
     let torn = if judged { TORN_AND_JUDGED } else { TORN };
     if first.saturating_add(torn) < last {
         return Ok(End::Damaged(first));
     }
-    // A segment that is missing had nothing that was alive, or is what is damaged.
-    let mut before = None;
-    for number in walks.keys().map(|place| place / SEGMENT as u64) {
-        if before.is_some_and(|before| before + 1 < number) {
-            first = first.min(number.saturating_mul(SEGMENT as u64));
-            break;
-        }
-        before = Some(number);
-    }
-    // sled leaves out all of the batch that the first one is in.
+    // A batch counts as a whole.
     let batches = walks.values().filter_map(|(_, walk)| walk.batch);
-    let from = batches.filter(|batch| *batch < first).max().unwrap_or(first);
-    let base = from / SEGMENT as u64 * SEGMENT as u64;
-    let mut tail = Tail::default();
-    for (place, (start, _)) in walks.range(base..).rev().take(HELD) {
+    let batch = batches.filter(|(_, end)| *end >= first).min();
+    let from = batch.map_or(first, |(place, _)| place.min(first));
+    let mut tail = Tail {
+        goes_on: first < last,
+        ..Tail::default()
+    };
+    for (place, (start, _)) in walks
+        .range(from / SEGMENT as u64 * SEGMENT as u64..)
+        .rev()
+        .take(HELD)
+    {
         let skipped = from.saturating_sub(place / SEGMENT as u64 * SEGMENT as u64);
         let mut bytes = log.segment(*start);
         let end = bytes
@@ -449,21 +447,38 @@ pub(super) fn find_damage(folder: &Path, judged: bool) -> io::Result<End> {
             .map_or(0, |last| last + 1);
         bytes.truncate(end);
         bytes.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(end));
-        tail.0.push((start + skipped, bytes));
+        tail.pieces.push((start + skipped, bytes));
     }
     Ok(End::Torn(tail))
 }
 
-/// The end of a log, by places in the file. sled overwrites what it does not take over.
+/// The end of a log from the first broken message on, by places in the file.
 #[derive(Debug, Default)]
-pub(super) struct Tail(Vec<(u64, Vec<u8>)>);
+pub(super) struct Tail {
+    pieces: Vec<(u64, Vec<u8>)>,
+    /// Whether something sound lies behind that message.
+    goes_on: bool,
+}
 
 impl Tail {
-    /// Writes it back, for [`read`].
+    /// Makes the log end where it is broken. sled would go on with the next segment, as if what is missing had never
+    /// been; so it leaves out everything behind, and what it then has says whether that was needed.
+    pub(super) fn cut(&self, folder: &Path) -> io::Result<()> {
+        if !self.goes_on {
+            return Ok(());
+        }
+        self.write(folder, |bytes| vec![0; bytes.len()])
+    }
+
+    /// Writes it back, for [`read`]: sled overwrites what it does not take over.
     pub(super) fn put_back(&self, folder: &Path) -> io::Result<()> {
+        self.write(folder, <[u8]>::to_vec)
+    }
+
+    fn write(&self, folder: &Path, content: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
         let file = OpenOptions::new().write(true).open(folder.join("db"))?;
-        for (start, bytes) in &self.0 {
-            file.write_all_at(bytes, *start)?;
+        for (start, bytes) in &self.pieces {
+            file.write_all_at(&content(bytes), *start)?;
         }
         file.sync_all()
     }
@@ -476,8 +491,8 @@ struct Walk {
     broken: Option<u64>,
     /// The last message.
     last: u64,
-    /// The last batch that begins before the broken one.
-    batch: Option<u64>,
+    /// The last batch that begins before the broken one, and where it ends.
+    batch: Option<(u64, u64)>,
 }
 
 fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> Walk {
@@ -523,7 +538,10 @@ fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> Walk {
         let place = found.segment.saturating_mul(SEGMENT as u64) + offset as u64;
         walk.last = walk.last.max(place);
         if found.kind == BATCH && walk.broken.is_none() {
-            walk.batch = Some(place);
+            walk.batch = found
+                .body
+                .first_chunk()
+                .map(|end| (place, u64::from_le_bytes(*end)));
         }
         if found.kind == CAP {
             break;

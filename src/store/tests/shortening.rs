@@ -244,3 +244,54 @@ async fn every_commit_moves_the_watermark_also_one_that_changes_no_counter() {
     bed.store.set_status(id.conversation, status).await.unwrap();
     assert!(revision() > before);
 }
+
+#[tokio::test]
+async fn a_broken_end_of_a_segment_is_noticed_though_sled_goes_on_with_the_next() {
+    let (bed, promised) = filled().await;
+    for back in [300, 3000, 20_000] {
+        let dir = TempDir::new().unwrap();
+        let folder = copied(&bed, &dir);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(database(&folder))
+            .unwrap();
+        let boundary = end(&database(&folder)) / (512 << 10) * (512 << 10);
+        file.write_all_at(&[0x5a; 16], boundary - back).unwrap();
+        let (store, found) = reopened(&folder);
+        let most = reported(&store).unwrap();
+        assert!(
+            promised.len() - found <= most,
+            "{back}: {found} found, {most} lost"
+        );
+        assert!(
+            most < promised.len() / 2,
+            "{back}: what lies behind is read: {most}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_alarm_when_only_what_was_not_synced_yet_is_torn() {
+    let bed = Bed::new();
+    let mut ends = Vec::new();
+    let mut known = Vec::new();
+    for number in 0..60 {
+        bed.incoming(&format!("+49{number}"), &format!("text {number}"))
+            .await;
+        ends.push(end(&database(bed.dir.path())));
+        known.push(std::fs::read(mark(bed.dir.path())).unwrap());
+    }
+    for torn in [31, 40, 58, 59] {
+        let dir = TempDir::new().unwrap();
+        let folder = copied(&bed, &dir);
+        let file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(database(&folder))
+            .unwrap();
+        file.write_all_at(&[0x5a; 4], ends[torn] - 8).unwrap();
+        std::fs::write(mark(&folder), &known[30]).unwrap();
+        let (store, found) = reopened(&folder);
+        assert_eq!(store.damaged_copy(), None, "{torn}");
+        assert_eq!(found, torn);
+    }
+}
