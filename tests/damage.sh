@@ -57,12 +57,11 @@ def command(*words):
 
 
 def read_everything(daemon):
-    """As long as the daemon lives. True when all was read."""
+    """True when all was read and the daemon lives."""
     rows = command("conversations", "list", "--limit", "100000")
-    for row in rows or []:
-        command("conversations", "show", row["id"], "--limit", "100000")
-    command("queue", "--limit", "100000")
-    return rows is not None and daemon.poll() is None
+    read = [command("conversations", "show", row["id"], "--limit", "100000") for row in rows or []]
+    read += [rows, command("queue", "--limit", "100000")]
+    return None not in read and daemon.poll() is None
 
 
 def start():

@@ -62,9 +62,14 @@ pub fn watch_for_damage(state_dir: &Path) {
     }));
 }
 
-/// sled has read something whose checksum is wrong: that needs no second time.
+/// sled has read something whose checksum is wrong: that needs no second time. Ends the daemon, as its panics do: its
+/// next start mends it, and raises the alarm.
 pub(super) fn note_corruption(reason: &str) {
     note(ENOUGH, reason);
+    if WATCHED.get().is_some() {
+        error!("The store is damaged ({reason}): the next start of pipepost reads what can be read");
+        std::process::abort();
+    }
 }
 
 fn note(times: usize, reason: &str) {
