@@ -159,6 +159,8 @@ class Peer:
         self.tree = None
         # Until when all of this must be over.
         self.deadline = float("inf")
+        # One wait at most, so that a slow one leaves time for the others.
+        self.patience = LIMIT_SECONDS
         self.restarts, self.cpu_at_start, self.peak = 0, 0.0, 0.0
         self.figures = {"name": self.name, "setup": self.setup(), "side": ground.side}
         for key in ("msg_per_s", "rss_idle_mb", "rss_load_mb", "cpu_s_per_1000", "killed_lost", "killed_twice",
@@ -192,7 +194,7 @@ class Peer:
     def limit(self, seconds=LIMIT_SECONDS):
         """When to give up, at least 10 s from now."""
         now = time.monotonic()
-        return min(now + seconds, max(now + 10, self.deadline))
+        return min(now + min(seconds, self.patience), max(now + 10, self.deadline))
 
     def until(self, what, condition, limit=LIMIT_SECONDS, pause=0.02, supervised=False):
         """Waits for a condition; at the end of the limit, and when the peer ends by itself, gives up."""
