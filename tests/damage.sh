@@ -1,6 +1,6 @@
 #!/bin/bash
-# A damaged disk: bytes of the database are flipped, overwritten, zeroed or cut off, by turns anywhere and in the last
-# 256 KiB of what is in it; then the real daemon is started as systemd does, again and again, and everything is read
+# A damaged disk: bytes of the database are flipped, overwritten, zeroed or cut off, by turns anywhere and in the newest
+# 256 KiB of its log; then the real daemon is started as systemd does, again and again, and everything is read
 # through it. It must be up after a few starts, and who the gateway is must stay the same. Nothing may be lost unnoticed,
 # and never more messages than the report says. Every ninth database is left as it is, and must not be taken for damaged.
 #
@@ -17,7 +17,7 @@ import collections, json, os, pathlib, random, re, shutil, subprocess, sys, temp
 target, trials, seed = pathlib.Path(sys.argv[1]).resolve(), int(sys.argv[2]), int(sys.argv[3])
 random.seed(seed)
 work = pathlib.Path(tempfile.mkdtemp(prefix="damage-"))
-LIMIT, STARTS, END = 60, 6, 256 << 10
+LIMIT, STARTS, END, SEGMENT = 60, 6, 256 << 10, 512 << 10
 KINDS = ["flip", "block", "zero", "cut"]
 
 
@@ -32,8 +32,15 @@ def make():
 
 
 def damage(path, kind, at_end):
-    size = len(path.read_bytes().rstrip(b"\0"))
-    place = lambda: random.randrange(max(0, size - END) if at_end else 0, size)
+    content = path.read_bytes()
+    start, size = 0, len(content.rstrip(b"\0"))
+    if at_end:
+        # The log's newest segment lies anywhere in the file; each begins with a checksum and its place, as sled writes it.
+        number = lambda at: int.from_bytes(content[at + 4 : at + 12], "little") ^ (2**63 - 1)
+        newest = max((at for at in range(0, size, SEGMENT) if number(at) < 2**48), key=number)
+        size = newest + len(content[newest : newest + SEGMENT].rstrip(b"\0"))
+        start = max(newest, size - END)
+    place = lambda: random.randrange(start, size)
     at = place()
     with path.open("r+b") as file:
         if kind == "flip":
