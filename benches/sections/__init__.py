@@ -41,7 +41,7 @@ class Bench:
         self.section = ""
         self.began = time.monotonic()
         self.last_word = self.began
-        self.kept_stores = None
+        self.folders, self.kept_stores = [], None
 
     def either(self, quick, full):
         """How much of something the kind of run allows."""
@@ -79,9 +79,14 @@ class Bench:
             except Exception as error:
                 self.missing(what, f"{type(error).__name__}: {error}")
 
+    def folder(self, parent):
+        """A folder that is there until the end."""
+        self.folders.append(Path(tempfile.mkdtemp(prefix="bench-run-", dir=parent)))
+        return self.folders[-1]
+
     def close(self):
-        if self.kept_stores:
-            shutil.rmtree(self.kept_stores["folder"], ignore_errors=True)
+        for folder in self.folders:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def command(self, *command):
         """Runs something whose output is progress; gives its exit code and what it said last."""

@@ -54,9 +54,9 @@ def stores(bench):
     if bench.kept_stores is None:
         memory = Path("/dev/shm")
         roomy = memory.is_dir() and shutil.disk_usage(memory).free > ROOM
-        bench.kept_stores = bench.rust("store", bench.either(20_000, 1_000_000), "--dir",
-                                       memory if roomy else ROOT / "target", "--keep")
-    folder = ROOT / bench.kept_stores["folder"]
+        place = bench.folder(memory if roomy else ROOT / "target")
+        bench.kept_stores = bench.rust("store", bench.either(20_000, 1_000_000), "--dir", place, "--keep")
+    folder = Path(bench.kept_stores["folder"])
     sizes = bench.either((1000, 20_000), (1000, 100_000, 1_000_000))
     return {size: folder / f"state-{size}" for size in sizes}
 
