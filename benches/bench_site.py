@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -24,6 +25,9 @@ persistence false
 max_queued_messages 0
 max_inflight_messages 0
 """
+
+# What systemd sets for the gateway.
+UNIT = dict(re.findall(r"^Environment=(\w+)=(.*)$", (ROOT / "systemd" / "pipepost.service").read_text(), re.MULTILINE))
 
 
 def in_venv():
@@ -186,6 +190,8 @@ modem = "bench"
         path.write_text(text + "\n")
 
     def start(self, *command, **options):
+        if command[-1] == "run":
+            options["env"] = {**options.get("env", os.environ), **UNIT}
         with (self.dir / "log").open("ab") as log:
             options = {"stdout": log, "stderr": log} | options
             child = subprocess.Popen([str(part) for part in command], **options)
