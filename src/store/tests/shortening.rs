@@ -33,6 +33,11 @@ pub(super) fn reported(store: &Store) -> Option<usize> {
     Some(rest.split(' ').next()?.parse().unwrap())
 }
 
+fn overwrite(folder: &Path, bytes: &[u8], at: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(database(folder));
+    file.unwrap().write_all_at(bytes, at).unwrap();
+}
+
 /// Zeros of sled's own behind the last message do not count.
 fn end(database: &Path) -> u64 {
     let bytes = std::fs::read(database).unwrap();
@@ -124,11 +129,7 @@ async fn what_lies_behind_a_broken_message_at_the_end_is_read_all_the_same() {
     }
     let dir = TempDir::new().unwrap();
     let folder = copied(&bed, &dir);
-    let file = std::fs::OpenOptions::new()
-        .write(true)
-        .open(database(&folder))
-        .unwrap();
-    file.write_all_at(&[0x5a; 4], ends[20] - 8).unwrap();
+    overwrite(&folder, &[0x5a; 4], ends[20] - 8);
     let (store, found) = reopened(&folder);
     assert!(found >= 38, "{found}");
     assert!(reported(&store).unwrap() >= 40 - found);
@@ -251,12 +252,8 @@ async fn a_broken_end_of_a_segment_is_noticed_though_sled_goes_on_with_the_next(
     for back in [300, 3000, 20_000] {
         let dir = TempDir::new().unwrap();
         let folder = copied(&bed, &dir);
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(database(&folder))
-            .unwrap();
         let boundary = end(&database(&folder)) / (512 << 10) * (512 << 10);
-        file.write_all_at(&[0x5a; 16], boundary - back).unwrap();
+        overwrite(&folder, &[0x5a; 16], boundary - back);
         let (store, found) = reopened(&folder);
         let most = reported(&store).unwrap();
         assert!(
@@ -284,11 +281,7 @@ async fn no_alarm_when_only_what_was_not_synced_yet_is_torn() {
     for torn in [31, 40, 58, 59] {
         let dir = TempDir::new().unwrap();
         let folder = copied(&bed, &dir);
-        let file = std::fs::OpenOptions::new()
-            .write(true)
-            .open(database(&folder))
-            .unwrap();
-        file.write_all_at(&[0x5a; 4], ends[torn] - 8).unwrap();
+        overwrite(&folder, &[0x5a; 4], ends[torn] - 8);
         std::fs::write(mark(&folder), &known[30]).unwrap();
         let (store, found) = reopened(&folder);
         assert_eq!(store.damaged_copy(), None, "{torn}");
