@@ -15,6 +15,10 @@ import urllib.request
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT / "tests" / "support"))
+
+from waiting import free_port, listens  # noqa: E402 (the benches import them from here)
+
 VENV = ROOT / "target" / "bench-venv"
 NUMBERS = 50
 READY_WITHIN = 120
@@ -46,12 +50,6 @@ def cargo(*arguments):
     subprocess.run(["cargo", "build", "-q", *arguments], cwd=ROOT, check=True)
 
 
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 def wait_for(what, condition, limit=120):
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
@@ -60,14 +58,6 @@ def wait_for(what, condition, limit=120):
             return value
         time.sleep(0.02)
     raise SystemExit(f"waited {limit} s for {what}")
-
-
-def listens(port):
-    try:
-        socket.create_connection(("127.0.0.1", port), 1).close()
-        return True
-    except OSError:
-        return False
 
 
 def cpu_seconds(pid):
