@@ -73,6 +73,9 @@ def read_everything(daemon):
 
 def start():
     """Whether it came up and everything was read."""
+    # systemd makes the folder of the socket anew. With one that an end by SIGABRT left, `pipepost status` would read the
+    # store itself, and there would be none of the daemon that could mend it.
+    (work / "control").unlink(missing_ok=True)
     with (work / "log").open("ab") as log:
         daemon = subprocess.Popen([target / "pipepost", "--config", work / "pipepost.toml", "run"], stdout=log, stderr=log)
     try:

@@ -34,6 +34,10 @@ const EVENTS: usize = 256;
 const MQTT_IN_FLIGHT: usize = 16;
 /// And a modem.
 const MODEM_IN_FLIGHT: usize = 1;
+/// How long a start waits for whoever has the store, and how often it looks: a command like `pipepost status` has it for
+/// a moment while no gateway runs.
+const STORE_PATIENCE: Duration = Duration::from_secs(5);
+const STORE_LOOK: Duration = Duration::from_millis(20);
 
 /// Why the gateway could not start, or had to stop.
 #[derive(Debug, thiserror::Error)]
@@ -95,13 +99,29 @@ pub struct Signals {
 pub async fn run(config: Config, signals: Signals, ready: impl FnOnce(Ready)) -> Result<(), AppError> {
     let started = Instant::now();
     let config = Arc::new(config);
-    let options = store_options(&config);
-    // Nothing else runs yet that this could hold up, and on another thread the C library would keep a second heap for it.
-    let store = Store::open(options)?;
+    let store = open_store(&config).await?;
     info!(gateway = store.gateway_id().as_str(), messages = store.counts().messages; "Store open");
     let outcome = run_with_store(&config, &store, signals, started, ready).await;
     store.close().await;
     outcome
+}
+
+async fn open_store(config: &Config) -> Result<Store, OpenError> {
+    let began = Instant::now();
+    let mut said = false;
+    loop {
+        // Nothing else runs yet that this could hold up, and on another thread the C library would keep a second heap for it.
+        match Store::open(store_options(config)) {
+            Err(error @ OpenError::InUse { .. }) if began.elapsed() < STORE_PATIENCE => {
+                if !said {
+                    info!("Waiting for at most {} s: {error}", STORE_PATIENCE.as_secs());
+                }
+                said = true;
+                tokio::time::sleep(STORE_LOOK).await;
+            }
+            opened => return opened,
+        }
+    }
 }
 
 async fn run_with_store(

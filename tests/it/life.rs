@@ -152,6 +152,23 @@ fn a_second_daemon_is_refused_in_words() {
 }
 
 #[test]
+fn a_start_waits_while_a_command_has_the_store_for_a_moment() {
+    let site = Site::new();
+    assert_eq!(site.daemon().stop(), Some(0));
+    let lock = std::fs::File::open(site.dir.path().join("state/lock")).unwrap();
+    lock.lock().unwrap();
+    let mut daemon = site.spawn_daemon();
+    wait_for("the daemon to wait", SOON, || {
+        daemon.log().contains("in use by another pipepost").then_some(())
+    });
+    lock.unlock().unwrap();
+    wait_for("the daemon to be ready", SOON, || {
+        daemon.log().contains("Gateway ready").then_some(())
+    });
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
 fn no_secret_number_or_text_reaches_the_log() {
     let site = Site::new();
     let mut daemon = site.daemon();
