@@ -119,6 +119,8 @@ impl Pacer {
     pub const WINDOW: Duration = Duration::from_secs(2);
     /// Added to the window, because requests do not all travel equally long.
     const MARGIN: Duration = Duration::from_millis(50);
+    /// After how many answers most of a longer way is known.
+    const FOLLOWS: u32 = 128;
     /// How much longer a request is remembered, because the server may still count it.
     const MEMORY: Duration = Duration::from_millis(500);
     /// A request without an answer is forgotten after this time.
@@ -172,9 +174,10 @@ impl Pacer {
         if let Some(sent) = self.sent.iter_mut().rfind(|sent| sent.permit == permit) {
             sent.answered = Some(now);
             let took = now.saturating_sub(sent.at);
-            // Follows very slowly when the way has become longer: too short is only slower.
+            // Follows slowly when the way has become longer: too short is only slower. Among answers that are late by up
+            // to 300 ms it stays within half of the margin; when the way becomes shorter again, the first answer tells.
             self.fastest = match took.checked_sub(self.fastest) {
-                Some(more) if !self.fastest.is_zero() => self.fastest + more / 1024,
+                Some(more) if !self.fastest.is_zero() => self.fastest + more / Self::FOLLOWS,
                 _ => took,
             };
         }

@@ -1,7 +1,9 @@
 //! The one thread that writes.
 //!
 //! It takes what is waiting, runs each operation against the writes of those before it, applies them as few atomic
-//! batches, syncs once, then answers everyone. A message that comes alone waits for no timer.
+//! batches, syncs once, then answers everyone. A message that comes alone waits for no timer. What nobody waits for to be
+//! durable is held in memory, where readers see it, and written along with the next operation that is: a commit of its
+//! own costs the device three pages, and another flush.
 //!
 //! sled's own `flush()` writes but does not sync (`sync_file_range`), and its `flush_async` deadlocks with eight
 //! callers: so there is one caller, and a second handle of the same file for `sync_data`.
@@ -26,6 +28,10 @@ use super::tx::{Archived, Effects, Tx, Writes, broken};
 
 /// How long a lazy write may stay unsynced.
 const LAZY_SYNC: Duration = Duration::from_secs(1);
+/// How long a write may be held that goes along with the next one.
+const HOLD: Duration = Duration::from_secs(30);
+/// Keys that are held at most, so that a crash forgets some dozens of writes however many came meanwhile.
+const HELD_KEYS: usize = 64;
 /// Operations that may wait; more wait for a place.
 const CAPACITY: usize = 1024;
 /// Operations in one commit, so that the first of them is not kept waiting by the last.
@@ -46,6 +52,9 @@ pub(super) enum Durability {
     Synced,
     /// After the write; synced with the next commit that is, at the latest after a second.
     Lazy,
+    /// At once, for readers as well; written and synced with the next commit that is, at the latest after half a minute.
+    /// For small writes whose loss in a crash costs nothing but doing something again. Leaves no files to remove.
+    WithNext,
 }
 
 type Answer = Box<dyn FnOnce(Result<(), StoreError>) + Send>;
@@ -86,6 +95,8 @@ impl Committer {
                     shared,
                     generation,
                     unsynced_since: None,
+                    held: Writes::new(),
+                    held_since: None,
                     blobs,
                     copy: None,
                     length: 0,
@@ -162,6 +173,9 @@ pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
     pub(super) generation: Generation,
     pub(super) unsynced_since: Option<Instant>,
+    /// What goes along with the next commit; readers see it in [`Shared`].
+    held: Writes,
+    held_since: Option<Instant>,
     pub(super) blobs: Blobs,
     /// While the database is written anew.
     pub(super) copy: Option<Copy>,
@@ -230,9 +244,9 @@ impl Blobs {
 impl Worker {
     fn run(mut self, orders: &Receiver<Order>) {
         loop {
-            let first = match self.unsynced_since {
+            let first = match self.due() {
                 None => orders.recv().map_err(|_| RecvTimeoutError::Disconnected),
-                Some(since) => orders.recv_timeout(LAZY_SYNC.saturating_sub(since.elapsed())),
+                Some(at) => orders.recv_timeout(at.saturating_duration_since(Instant::now())),
             };
             let behind = match first {
                 Ok(Order::Run(operation)) => {
@@ -252,6 +266,8 @@ impl Worker {
             match behind {
                 Some(Order::Inside { run, permit }) => {
                     drop(permit);
+                    // It may look into the tree, or put another one in its place.
+                    self.write_held();
                     run(&mut self);
                 }
                 Some(Order::Close(answer)) => {
@@ -264,6 +280,13 @@ impl Worker {
                 Some(Order::Run(_)) | None => {}
             }
         }
+    }
+
+    /// When something has to be synced for which nobody waits.
+    fn due(&self) -> Option<Instant> {
+        let lazy = self.unsynced_since.map(|since| since + LAZY_SYNC);
+        let held = self.held_since.map(|since| since + HOLD);
+        lazy.into_iter().chain(held).min()
     }
 
     /// The operations of one commit, and the order behind them if that is something else.
@@ -293,9 +316,9 @@ impl Worker {
         let failed = self.shared.failure();
         let tree = self.shared.tree();
         let mut head = self.shared.head();
-        let mut writes = Writes::new();
+        let mut writes = std::mem::take(&mut self.held);
         let mut effects = Effects::default();
-        let mut sync = false;
+        let (mut sync, mut now) = (false, false);
         let mut result = failed.map_or(Ok(()), |reason| Err(StoreError::Failed(reason)));
         let mut written = false;
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
@@ -310,7 +333,10 @@ impl Worker {
             let (answer, accepted) = run(&mut tx);
             let (own, own_head, own_effects) = tx.finish();
             if accepted && result.is_ok() {
-                sync |= durability == Durability::Synced && !own.is_empty();
+                if !own.is_empty() {
+                    sync |= durability == Durability::Synced;
+                    now |= durability != Durability::WithNext;
+                }
                 writes.extend(own);
                 head = own_head;
                 effects.absorb(own_effects);
@@ -322,8 +348,14 @@ impl Worker {
             answers.push(answer);
         }
         if !writes.is_empty() && result.is_ok() {
-            result = self.write(writes, &mut head);
-            written = true;
+            if now || written || writes.len() >= HELD_KEYS {
+                result = self.write(writes, &mut head);
+                written = true;
+            } else {
+                self.shared.hold(writes.clone());
+                self.held = writes;
+                self.held_since.get_or_insert_with(Instant::now);
+            }
         }
         if written && result.is_ok() {
             if sync {
@@ -347,7 +379,27 @@ impl Worker {
         if let Some(copy) = &mut self.copy {
             copy.note(writes.keys());
         }
-        self.shared.write(writes, head)
+        self.shared.write(writes, head)?;
+        // They were among these.
+        self.held_since = None;
+        self.shared.release();
+        Ok(())
+    }
+
+    /// Writes what was held, without a sync.
+    fn write_held(&mut self) {
+        if self.held.is_empty() || self.shared.failure().is_some() {
+            return;
+        }
+        let mut head = self.shared.head();
+        let waiting = std::mem::take(&mut self.held);
+        match self.write(waiting, &mut head) {
+            Ok(()) => {
+                self.unsynced_since.get_or_insert_with(Instant::now);
+                self.shared.committed(head, Effects::default());
+            }
+            Err(error) => self.fail(&error),
+        }
     }
 
     /// Makes everything that was written survive a power cut.
@@ -365,6 +417,7 @@ impl Worker {
     }
 
     fn sync_lazy(&mut self) {
+        self.write_held();
         if self.unsynced_since.is_some()
             && self.shared.failure().is_none()
             && let Err(error) = self.sync(&self.shared.head())
@@ -377,6 +430,7 @@ impl Worker {
     /// would prove nothing. So nothing is acknowledged any more.
     pub(super) fn fail(&mut self, error: &StoreError) {
         self.unsynced_since = None;
+        self.held_since = None;
         if self.shared.failure().is_none() {
             error!("The store has stopped: {error}. Nothing is acknowledged until pipepost is started again");
             self.shared.set_failed(error.to_string());

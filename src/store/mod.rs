@@ -335,23 +335,23 @@ impl Store {
         self.inner.shared.counts()
     }
 
-    /// Pipedrive accepted an entry. Removes it, unless its revision has moved on. Synced within a second: after a
-    /// crash it may be delivered again.
+    /// Pipedrive accepted an entry. Removes it, unless its revision has moved on. Durable with the next write that is, or
+    /// within half a minute: after a crash it may be delivered again.
     pub async fn uplink_done(&self, id: MessageId, revision: u64) -> Result<(), StoreError> {
-        self.write(Durability::Lazy, move |tx, _| {
+        self.write(Durability::WithNext, move |tx, _| {
             incoming::uplink_finished(tx, id, revision, None)
         })
         .await
     }
 
-    /// Pipedrive refused an entry for good. Synced within a second.
+    /// Pipedrive refused an entry for good. Durable like [`Store::uplink_done`].
     pub async fn uplink_failed(
         &self,
         id: MessageId,
         revision: u64,
         reason: String,
     ) -> Result<(), StoreError> {
-        self.write(Durability::Lazy, move |tx, _| {
+        self.write(Durability::WithNext, move |tx, _| {
             incoming::uplink_finished(tx, id, revision, Some(reason))
         })
         .await
@@ -359,7 +359,7 @@ impl Store {
 
     /// The same for several entries, as one write.
     pub async fn uplink_results(&self, results: Vec<UplinkResult>) -> Result<(), StoreError> {
-        self.write(Durability::Lazy, move |tx, _| {
+        self.write(Durability::WithNext, move |tx, _| {
             for result in results {
                 incoming::uplink_finished(tx, result.message, result.revision, result.refusal)?;
             }
@@ -383,10 +383,12 @@ impl Store {
             .await
     }
 
-    /// Somebody has read the conversation. Synced within a second; `false` when there is none.
+    /// Somebody has read the conversation. Durable with the next write that is, or within half a minute; `false` when there is none.
     pub async fn mark_seen(&self, id: ConversationId) -> Result<bool, StoreError> {
-        self.write(Durability::Lazy, move |tx, _| conversations::mark_seen(tx, id))
-            .await
+        self.write(Durability::WithNext, move |tx, _| {
+            conversations::mark_seen(tx, id)
+        })
+        .await
     }
 
     /// Closes a conversation, so that no answer is taken, or opens it. It opens again when the customer writes. Durable

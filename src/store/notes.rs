@@ -12,6 +12,12 @@ pub type Note = (Vec<u8>, Option<Vec<u8>>);
 pub type Kept = (Vec<u8>, Vec<u8>);
 
 impl Store {
+    /// Writes what may be forgotten in a crash, all or nothing. Durable with the next write that is, or within half a
+    /// minute.
+    pub async fn keep_notes_in_time(&self, owner: &str, notes: Vec<Note>) -> Result<(), StoreError> {
+        self.put_notes(Durability::WithNext, owner, notes).await
+    }
+
     /// Writes what a driver keeps, all or nothing. Durable when it returns.
     ///
     /// `takes_in`: the hardware has the content too and keeps it as long as this fails, so that it is refused
@@ -23,10 +29,19 @@ impl Store {
                 return Err(StoreError::NoSpace);
             }
         }
-        let driver = driver.to_owned();
-        self.write(Durability::Synced, move |tx, _| {
+        self.put_notes(Durability::Synced, driver, notes).await
+    }
+
+    async fn put_notes(
+        &self,
+        durability: Durability,
+        owner: &str,
+        notes: Vec<Note>,
+    ) -> Result<(), StoreError> {
+        let owner = owner.to_owned();
+        self.write(durability, move |tx, _| {
             for (own, value) in notes {
-                let key = keys::note(&driver, &own);
+                let key = keys::note(&owner, &own);
                 match value {
                     Some(value) => tx.put_raw(key, value),
                     None => tx.delete(key),

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use log::warn;
 use sled::{Batch, IVec, Tree};
@@ -80,9 +80,16 @@ struct Served {
 
 const SERVED_HALF: usize = 8192;
 
-pub(super) struct Shared {
+/// Where readers look.
+struct Place {
     /// Changes when the database is written anew.
-    tree: RwLock<Tree>,
+    tree: Tree,
+    /// What goes along with the next batch, over the tree.
+    held: Writes,
+}
+
+pub(super) struct Shared {
+    place: RwLock<Place>,
     pub(super) archive: Archive,
     pub(super) options: Options,
     pub(super) gateway: GatewayId,
@@ -142,7 +149,10 @@ impl Shared {
             served: Mutex::default(),
             staged: Mutex::default(),
             progress: Mutex::default(),
-            tree: RwLock::new(tree),
+            place: RwLock::new(Place {
+                tree,
+                held: Writes::new(),
+            }),
             archive,
             options,
             gateway,
@@ -159,15 +169,35 @@ impl Shared {
         }
     }
 
-    /// The tree as it is now: to be asked for anew for each read, so that none is kept alive that was replaced.
+    fn place(&self) -> RwLockReadGuard<'_, Place> {
+        self.place.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn place_mut(&self) -> RwLockWriteGuard<'_, Place> {
+        self.place.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The tree as it is now, without what is held: to be asked for anew for each read, so that none is kept alive that was
+    /// replaced.
     pub(super) fn tree(&self) -> Tree {
-        self.tree.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.place().tree.clone()
     }
 
     /// Puts a copy in the place of the tree, and gives that back.
     pub(super) fn replace_tree(&self, tree: Tree) -> Tree {
-        let mut place = self.tree.write().unwrap_or_else(PoisonError::into_inner);
-        std::mem::replace(&mut place, tree)
+        std::mem::replace(&mut self.place_mut().tree, tree)
+    }
+
+    /// Shows readers what goes along with the next batch.
+    pub(super) fn hold(&self, held: Writes) {
+        self.place_mut().held = held;
+    }
+
+    /// It is in the tree.
+    pub(super) fn release(&self) {
+        if !self.place().held.is_empty() {
+            self.place_mut().held.clear();
+        }
     }
 
     /// Blocks.
@@ -225,7 +255,7 @@ impl Shared {
                 .iter()
                 .filter(|(up, _)| *up == (queue == Queue::ToUplink))
             {
-                match first_entry(&self.tree(), queue, *conversation) {
+                match first_entry(self, queue, *conversation) {
                     Ok(head) => changed |= lock(&self.queue(queue).heads).set(*conversation, head),
                     Err(error) => warn!("A queue entry cannot be read: {error}"),
                 }
@@ -422,11 +452,30 @@ impl Shared {
 
 impl Source for Shared {
     fn get(&self, key: &[u8]) -> Result<Option<IVec>, StoreError> {
-        Source::get(&self.tree(), key)
+        let place = self.place();
+        if let Some(value) = place.held.get(key) {
+            return Ok(value.clone());
+        }
+        let tree = place.tree.clone();
+        drop(place);
+        Source::get(&tree, key)
     }
 
     fn scan<'s>(&'s self, range: Range) -> Box<dyn Iterator<Item = Item> + 's> {
-        tx::scan(&self.tree(), range)
+        let place = self.place();
+        let tree = place.tree.clone();
+        let held: Vec<_> = if place.held.is_empty() || range.0 >= range.1 {
+            Vec::new()
+        } else {
+            let held = place.held.range(range.0.clone()..range.1.clone());
+            held.map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        drop(place);
+        let read = tx::scan(&tree, range);
+        if held.is_empty() {
+            return read;
+        }
+        Box::new(tx::over(read, held))
     }
 }
 
@@ -462,9 +511,13 @@ pub(super) fn remove_file(path: &Path) {
     }
 }
 
-fn first_entry(tree: &Tree, queue: Queue, conversation: ConversationId) -> Result<Option<Next>, StoreError> {
+fn first_entry(
+    source: &impl Source,
+    queue: Queue,
+    conversation: ConversationId,
+) -> Result<Option<Next>, StoreError> {
     let mut found: Option<Next> = None;
-    for item in Source::scan(tree, keys::entries(queue, Some(conversation))) {
+    for item in source.scan(keys::entries(queue, Some(conversation))) {
         let (key, value) = item?;
         let entry: Entry = decode(&value)?;
         let Some(id) = keys::message_tail(&key) else {

@@ -169,28 +169,36 @@ impl Source for Tx<'_> {
         if start >= end {
             return Box::new(std::iter::empty());
         }
-        let mut written: BTreeMap<&[u8], &Option<IVec>> = BTreeMap::new();
+        let mut written: BTreeMap<&[u8], Option<IVec>> = BTreeMap::new();
         for writes in [self.earlier, &self.own] {
             written.extend(
                 writes
                     .range(start.clone()..end.clone())
-                    .map(|(k, v)| (k.as_slice(), v)),
+                    .map(|(k, v)| (k.as_slice(), v.clone())),
             );
         }
-        Box::new(Merged {
-            tree: Source::scan(self.tree, range).peekable(),
-            written: written.into_iter().peekable(),
-        })
+        Box::new(over(Source::scan(self.tree, range), written))
+    }
+}
+
+/// Items of the tree with written ones over them; both in order, `None` deletes.
+pub(super) fn over<'s, K: AsRef<[u8]> + 's>(
+    tree: Box<dyn Iterator<Item = Item> + 's>,
+    written: impl IntoIterator<Item = (K, Option<IVec>)> + 's,
+) -> impl Iterator<Item = Item> + 's {
+    Merged {
+        tree: tree.peekable(),
+        written: written.into_iter().peekable(),
     }
 }
 
 /// The tree's items with the written ones over them.
-struct Merged<'s> {
+struct Merged<'s, W: Iterator> {
     tree: std::iter::Peekable<Box<dyn Iterator<Item = Item> + 's>>,
-    written: std::iter::Peekable<std::collections::btree_map::IntoIter<&'s [u8], &'s Option<IVec>>>,
+    written: std::iter::Peekable<W>,
 }
 
-impl Iterator for Merged<'_> {
+impl<K: AsRef<[u8]>, W: Iterator<Item = (K, Option<IVec>)>> Iterator for Merged<'_, W> {
     type Item = Item;
 
     fn next(&mut self) -> Option<Item> {
@@ -200,7 +208,7 @@ impl Iterator for Merged<'_> {
             };
             let order = match self.tree.peek() {
                 Some(Err(_)) => return self.tree.next(),
-                Some(Ok((tree_key, _))) => tree_key.as_ref().cmp(key),
+                Some(Ok((tree_key, _))) => tree_key.as_ref().cmp(key.as_ref()),
                 None => std::cmp::Ordering::Greater,
             };
             if order.is_lt() {
@@ -212,7 +220,7 @@ impl Iterator for Merged<'_> {
             }
             let (key, value) = self.written.next()?;
             if let Some(value) = value {
-                return Some(Ok((IVec::from(key), value.clone())));
+                return Some(Ok((IVec::from(key.as_ref()), value)));
             }
         }
     }

@@ -73,7 +73,7 @@ pub(super) async fn keep(store: &Store, notes: Vec<Note>) {
     if notes.is_empty() {
         return;
     }
-    if let Err(error) = store.keep_notes(OWNER, notes, false).await {
+    if let Err(error) = store.keep_notes_in_time(OWNER, notes).await {
         warn!("What was spent of the day's tokens cannot be written: {error}");
     }
 }

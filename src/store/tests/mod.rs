@@ -2,6 +2,7 @@
 
 mod archiving;
 mod delivery;
+mod holding;
 mod keeping;
 mod layout;
 mod model;
