@@ -30,6 +30,8 @@ pub struct Snapshot {
     pub store_damaged: bool,
     /// Messages that it has cost at most, as far as that is known.
     pub store_lost: u64,
+    /// Answers that were held back then, because they may have left before.
+    pub store_held: u64,
     /// State of the way to Pipedrive, one word.
     pub uplink_state: String,
     /// API tokens of the day by installation.
@@ -212,6 +214,7 @@ pub fn render(snapshot: &Snapshot) -> Result<String, std::fmt::Error> {
         u64::from(snapshot.store_damaged),
     );
     gauge("store_lost", "Messages it cost, at most", snapshot.store_lost);
+    gauge("store_held", "Answers it held back", snapshot.store_held);
 
     let mut family = |name: &str, help: &str, rows: Vec<(String, u64)>| {
         let family = Family::<Label, Gauge>::default();

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::control::{
     ChannelStatus, ContactsPage, Conversation, ConversationRow, InstallationStatus, LinkStatus, MessageRow,
-    QueueView, Status, UnmappedRow, UplinkSummary,
+    QueueView, Status, StoreStatus, UnmappedRow, UplinkSummary,
 };
 use crate::driver::sms::ModemStatus;
 use crate::protocol::sms::international_form;
@@ -210,6 +210,15 @@ pub(super) fn status(status: &Status) -> String {
     if let Some(alarm) = &store.alarm {
         line!(out, "ALARM      {alarm}");
     }
+    out.push_str(&damaged(store));
+    out.push_str(&links(&status.links));
+    out.push_str(&channels(&status.channels));
+    out
+}
+
+/// What a damaged database has cost.
+fn damaged(store: &StoreStatus) -> String {
+    let mut out = String::new();
     if let Some(folder) = &store.damaged {
         line!(
             out,
@@ -220,9 +229,16 @@ pub(super) fn status(status: &Status) -> String {
                 .as_deref()
                 .map_or_else(|| "see there".into(), printable)
         );
+        if store.held > 0 {
+            line!(
+                out,
+                "           {} answers were waiting then and may have left before: they were not sent again but are \
+                 shown as failed, unless `on_unknown` says so. The report names them: see `pipepost conversations show \
+                 ID`, and answer again where that is needed",
+                store.held
+            );
+        }
     }
-    out.push_str(&links(&status.links));
-    out.push_str(&channels(&status.channels));
     out
 }
 

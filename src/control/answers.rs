@@ -195,6 +195,9 @@ pub struct StoreStatus {
     /// What that has cost at most, in words.
     #[serde(default)]
     pub lost: Option<String>,
+    /// Answers that were held back then, because they may have left before.
+    #[serde(default)]
+    pub held: u64,
 }
 
 /// A message whose state at Pipedrive is older than here.

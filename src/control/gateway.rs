@@ -177,6 +177,7 @@ impl Gateway {
             }),
             alarm,
             lost: damaged.as_deref().and_then(Store::lost_with),
+            held: damaged.as_deref().map_or(0, Store::held_with),
             damaged: damaged.map(|folder| folder.display().to_string()),
         })
     }
@@ -200,6 +201,7 @@ impl Gateway {
             unmapped: store.unmapped,
             store_full: store.alarm.is_some(),
             store_damaged: store.damaged.is_some(),
+            store_held: store.held,
             store_lost: store
                 .lost
                 .as_deref()

@@ -16,6 +16,8 @@ mod committer;
 mod compaction;
 mod contacts;
 mod conversations;
+mod doubts;
+mod ending;
 mod error;
 mod generations;
 mod identity;
@@ -34,6 +36,7 @@ mod records;
 mod refused;
 mod renewal;
 mod repair;
+mod report;
 mod rescue;
 mod retention;
 mod salvage;
@@ -79,6 +82,8 @@ pub struct Store {
 struct Inner {
     committer: Committer,
     shared: Arc<Shared>,
+    /// Whether the database was damaged and has just been replaced.
+    rescued: bool,
     /// Held, not read: lets a second process say who has the store. Declared last, so that it goes last.
     _lock: File,
 }
@@ -99,6 +104,7 @@ impl Store {
             shared,
             generation,
             lock,
+            rescued,
         } = opened;
         let shared = Arc::new(shared);
         let committer =
@@ -111,6 +117,7 @@ impl Store {
             inner: Arc::new(Inner {
                 committer,
                 shared,
+                rescued,
                 _lock: lock,
             }),
         })
@@ -275,15 +282,20 @@ impl Store {
         .await
     }
 
-    /// At the start: messages with an attempt on record whose outcome is not become unknown, or queued again
-    /// where `resend_unknown` says so. Returns how many there were. Durable when it returns.
+    /// At the start: messages with an attempt on record whose outcome is not, and those that a damaged database leaves in
+    /// doubt, become unknown, or queued again where `resend_unknown` says so. Returns how many there were. Durable when it returns.
     pub async fn recover_attempts(
         &self,
         resend_unknown: &(dyn Fn(&ChannelId) -> bool + Sync),
     ) -> Result<usize, StoreError> {
         let attempted = self.read(Reader::attempted).await?;
+        let reason = if self.inner.rescued {
+            "the database was damaged: it may have been sent before"
+        } else {
+            "the gateway stopped while it was being sent"
+        };
         for (channel, id) in &attempted {
-            let outcome = Attempt::Unknown("the gateway stopped while it was being sent".to_owned());
+            let outcome = Attempt::Unknown(reason.to_owned());
             self.finish_attempt(*id, outcome, resend_unknown(channel)).await?;
         }
         Ok(attempted.len())
@@ -441,6 +453,13 @@ impl Store {
     #[must_use]
     pub fn lost_with(damaged_copy: &Path) -> Option<String> {
         rescue::lost_with(damaged_copy)
+    }
+
+    /// How many answers were held back with a [`Store::damaged_copy`], because they may have left before. Blocks for a
+    /// moment.
+    #[must_use]
+    pub fn held_with(damaged_copy: &Path) -> u64 {
+        rescue::held_with(damaged_copy)
     }
 
     /// Set once when a write or a sync failed: nothing is acknowledged any more, the daemon must stop.

@@ -27,6 +27,8 @@ pub(super) struct Opened {
     pub(super) shared: Shared,
     pub(super) generation: Generation,
     pub(super) lock: File,
+    /// Whether the database was damaged and has been replaced.
+    pub(super) rescued: bool,
 }
 
 pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> {
@@ -43,15 +45,20 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
     make_dir(&archive::folder(&state_dir))?;
     // Commands that only read leave a damaged store to the daemon.
     let mut tail = None;
+    let mut rescued = false;
     if create {
         match rescue::suspicion(&state_dir) {
             Ok(found) => tail = Some(found),
-            Err(reason) => rescue::run(&options, &reason, None)?,
+            Err(reason) => {
+                rescue::run(&options, &reason, None)?;
+                rescued = true;
+            }
         }
     }
     let (shared, generation) = match open_database(options.clone(), create) {
         Err(OpenError::Corrupt { reason, .. }) if create => {
             rescue::run(&options, &reason, tail.as_ref())?;
+            rescued = true;
             open_database(options, create)?
         }
         opened => opened?,
@@ -60,6 +67,7 @@ pub(super) fn open(options: Options, create: bool) -> Result<Opened, OpenError> 
         shared,
         generation,
         lock,
+        rescued,
     })
 }
 

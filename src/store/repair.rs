@@ -1,8 +1,7 @@
 //! Makes a database of what was read from a damaged one whole again: what cannot be read or belongs to nothing goes,
 //! what follows from the rest is made anew.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs;
 use std::path::Path;
 
@@ -16,152 +15,59 @@ use super::records::{
     Channel, Checkpoint, Conversation, Entry, HeadRecord, MessageRecord, RecordState, Remembered,
     UnmappedRecord, decode, encode,
 };
+use super::report::Report;
 use super::salvage::Lost;
 use super::shared::attachments_dir;
 use super::tx::{Source, broken};
 use super::types::{ChannelLink, Queue, UplinkKind};
 use super::watermark::Watermark;
 use super::{StoreError, keys};
-use crate::domain::{AttachmentId, ChannelId, ConversationId, MessageId, OutgoingState, Timestamp};
+use crate::domain::{AttachmentId, ChannelId, ConversationId, MessageId, OutgoingState};
 
 /// What was given out last may have been lost: numbers go on so far behind what was found.
 const MARGIN: u64 = 1 << 20;
 
-/// What was found and what was not.
+/// What is known of the damaged database.
 #[derive(Debug, Default)]
-pub(super) struct Report {
-    pub(super) messages: u64,
-    pub(super) conversations: u64,
-    pub(super) queued: u64,
-    /// What the damaged database said that it had, at the last moment of which anything is known.
-    before: Option<Watermark>,
-    /// Whether nothing can have come behind that.
-    to_the_end: bool,
-    /// Changes, messages and times from the last commit that was found to the end.
-    missing: Option<(u64, u64, Timestamp, Timestamp)>,
-    /// Messages that were found twice, or that had been removed before.
-    surplus: u64,
-    /// When the newest message that was found came.
-    newest: Timestamp,
-    /// By what it is: what could not be read or belonged to nothing.
-    dropped: BTreeMap<&'static str, u64>,
-    /// Queued again because their entry may be among what is lost.
-    again: u64,
-    gaps: usize,
-    pages: u64,
-    /// Nothing points to these any more.
-    files: Vec<u32>,
-    attachments: Vec<AttachmentId>,
+pub(super) struct Evidence {
+    /// Its counters, as they were found.
+    pub(super) head: Option<HeadRecord>,
+    /// What its last sync noted.
+    pub(super) mark: Option<Watermark>,
+    pub(super) lost: Lost,
+    /// Keys of live messages that may have changed since.
+    pub(super) live: HashSet<Vec<u8>>,
+    /// Finished messages in packs of which that is so.
+    pub(super) packed: u64,
 }
 
-impl fmt::Display for Report {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
-            "Found: {} messages in {} conversations, {} of them waiting.",
-            self.messages, self.conversations, self.queued
-        )?;
-        match self.before {
-            Some(before) => writeln!(
-                f,
-                "Lost: at most {} messages, {} conversations{}.",
-                before
-                    .messages
-                    .saturating_sub(self.messages.saturating_sub(self.surplus)),
-                before.conversations.saturating_sub(self.conversations),
-                if self.to_the_end {
-                    ""
-                } else {
-                    ", and what came behind the last commit that was found"
-                }
-            )?,
-            None => writeln!(f, "Lost: nobody knows how many there were.")?,
-        }
-        if let Some((changes, messages, from, to)) = self.missing {
-            writeln!(
-                f,
-                "The last {changes} changes are missing, at most {messages} messages among them, from between {} and {}.",
-                from.to_iso8601(),
-                to.to_iso8601()
-            )?;
-        }
-        for (what, count) in &self.dropped {
-            writeln!(f, "Dropped: {count} {what}.")?;
-        }
-        if self.again > 0 {
-            writeln!(f, "Queued again, in case they had not been sent: {}.", self.again)?;
-        }
-        writeln!(
-            f,
-            "Places in the database that could not be read: {}.",
-            self.gaps as u64 + self.pages
-        )?;
-        writeln!(
-            f,
-            "What became of messages that were found may be older than it was: sent, delivered, refused."
-        )
-    }
-}
-
-impl Report {
-    /// Moves files that nothing points to any more to the damaged database, which may do so.
-    pub(super) fn set_aside(&self, state_dir: &Path, copy: &Path) {
-        let archived = self
-            .files
-            .iter()
-            .map(|number| ("archive", format!("{number:08}")));
-        let attached = self.attachments.iter().map(|id| ("attachments", id.to_string()));
-        for (folder, name) in archived.chain(attached) {
-            let to = copy.join(folder);
-            fs::create_dir_all(&to).ok();
-            // What stays is removed by maintenance.
-            fs::rename(state_dir.join(folder).join(&name), to.join(name)).ok();
-        }
-    }
-
-    /// Sets the most that can be lost against what was found: `found` are the counters that were found, `mark` those of
-    /// the last sync, `highest` the newest message's number.
-    fn reckon(&mut self, found: Option<Watermark>, mark: Option<Watermark>, highest: u64) {
-        let newest = [found, mark].into_iter().flatten().max_by_key(|of| of.revision);
-        self.to_the_end = mark.is_some();
-        self.before = newest.map(|newest| Watermark {
-            // Each has a number of its own.
-            messages: newest.messages + highest.saturating_sub(newest.sequence),
-            ..newest
-        });
-        let changes = found.unwrap_or_default().revision;
-        self.missing = mark.filter(|mark| mark.revision > changes).map(|mark| {
-            let messages = mark.sequence.saturating_sub(highest);
-            (mark.revision - changes, messages, self.newest, mark.at)
-        });
-    }
-
-    fn drop(&mut self, what: &'static str) {
-        *self.dropped.entry(what).or_default() += 1;
+impl Evidence {
+    /// Whether the last changes are there. If they are not, anything may have changed since.
+    fn ends_well(&self) -> bool {
+        let found = self.head.as_ref().map(|head| head.revision);
+        let known = self.mark.map(|mark| mark.revision);
+        found.is_some() && known.is_some() && found >= known
     }
 }
 
 struct Repair<'r> {
     tree: &'r Tree,
-    lost: &'r Lost,
+    evidence: &'r Evidence,
     head: HeadRecord,
     report: Report,
     channels: BTreeSet<u16>,
 }
 
-pub(super) fn run(
-    tree: &Tree,
-    state_dir: &Path,
-    (old, mark): (Option<HeadRecord>, Option<Watermark>),
-    lost: &Lost,
-) -> Result<Report, StoreError> {
+pub(super) fn run(tree: &Tree, state_dir: &Path, evidence: &Evidence) -> Result<Report, StoreError> {
+    let (old, mark) = (evidence.head.clone(), evidence.mark);
     let found = old.as_ref().map(Watermark::of);
     let mut repair = Repair {
         tree,
-        lost,
+        evidence,
         report: Report {
-            gaps: lost.gaps.len(),
-            pages: lost.pages,
+            gaps: evidence.lost.gaps.len(),
+            pages: evidence.lost.pages,
+            older: evidence.packed,
             ..Report::default()
         },
         head: old.map_or_else(HeadRecord::default, |old| HeadRecord {
@@ -192,6 +98,9 @@ pub(super) fn run(
     head.total_bytes = head.total_bytes.max(head.logical_bytes);
     tree.insert(keys::HEAD, encode(&head)?).map_err(broken)?;
     report.messages = head.messages;
+    if !evidence.ends_well() {
+        report.older = head.messages;
+    }
     report.conversations = head.conversations;
     report.queued = head
         .waiting
@@ -243,7 +152,7 @@ impl Repair<'_> {
     }
 
     fn is_in_gap(&self, key: &[u8]) -> bool {
-        let gaps = &self.lost.gaps;
+        let gaps = &self.evidence.lost.gaps;
         gaps.iter()
             .any(|(from, to)| from.as_slice() <= key && key < to.as_slice())
     }
@@ -413,14 +322,23 @@ impl Repair<'_> {
             if sequence < this.head.horizon && !was_waiting {
                 this.report.surplus += 1;
             }
-            this.queue_again(id, conversation.channel, message)?;
+            let doubted = !this.evidence.ends_well() || this.evidence.live.contains(key);
+            this.report.older += u64::from(doubted);
+            this.queue_again(id, conversation.channel, message, doubted)?;
             Ok(true)
         })
     }
 
     /// What waits has an entry; what may have had one that is lost gets one. Pipedrive knows a message that it gets
-    /// again; with the hardware it is as if the gateway had stopped in the middle of an attempt.
-    fn queue_again(&mut self, id: MessageId, channel: u16, message: MessageRecord) -> Result<(), StoreError> {
+    /// again; with the hardware it is as if the gateway had stopped in the middle of an attempt, unless nothing can have
+    /// changed since it was found to wait.
+    fn queue_again(
+        &mut self,
+        id: MessageId,
+        channel: u16,
+        message: MessageRecord,
+        doubted: bool,
+    ) -> Result<(), StoreError> {
         let kind = match &message.state {
             RecordState::Incoming { failed: None, .. } => Some(UplinkKind::New),
             RecordState::Outgoing {
@@ -451,12 +369,19 @@ impl Repair<'_> {
         if let Some(kind) = kind {
             add(Queue::ToUplink, kind)?;
         }
-        if message.is_waiting() && add(Queue::ToHardware, UplinkKind::New)? {
-            let mut attempted = message;
-            if let RecordState::Outgoing { state, .. } = &mut attempted.state {
-                *state = OutgoingState::Attempted;
-            }
-            self.put(keys::live(id), encode(&attempted)?)?;
+        if !message.is_waiting() {
+            return Ok(());
+        }
+        let had_none = add(Queue::ToHardware, UplinkKind::New)?;
+        let unexplained = had_none && !self.is_in_gap(&keys::entry(Queue::ToHardware, id));
+        let mut held = message;
+        if (doubted || unexplained)
+            && let RecordState::Outgoing { state, .. } = &mut held.state
+            && *state == OutgoingState::Queued
+        {
+            *state = OutgoingState::Attempted;
+            self.report.held.push((id, held.stored_at));
+            self.put(keys::live(id), encode(&held)?)?;
         }
         Ok(())
     }

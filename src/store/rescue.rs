@@ -15,12 +15,14 @@ use log::{error, info, warn};
 
 use super::attachments::sync_dir;
 use super::committer::Blobs;
+use super::ending::{self, End, Tail};
 use super::error::OpenError;
 use super::generations::{self, Generation};
 use super::migration::{SCHEMA, migrate};
+use super::packs::Packed;
 use super::records::{HeadRecord, decode};
-use super::repair::{self, Report};
-use super::salvage::{End, Tail};
+use super::repair::{self, Evidence};
+use super::report::Report;
 use super::space::Gauge;
 use super::tx::{Source, broken};
 use super::types::Options;
@@ -100,7 +102,7 @@ pub(super) fn suspicion(state_dir: &Path) -> Result<Tail, String> {
         return Ok(Tail::default());
     };
     let judged = Watermark::read(&folder).is_some();
-    match salvage::find_damage(&folder, judged) {
+    match ending::find_damage(&folder, judged) {
         Ok(End::Torn(tail)) => {
             if let Some(Err(error)) = judged.then(|| tail.cut(&folder)) {
                 warn!("The end of the log cannot be cut off: {error}");
@@ -158,6 +160,14 @@ pub(super) fn lost_with(copy: &Path) -> Option<String> {
     let report = fs::read_to_string(copy.join(REPORT)).ok()?;
     let lost = report.lines().find_map(|line| line.strip_prefix("Lost: "))?;
     Some(lost.trim_end_matches('.').to_owned())
+}
+
+/// How many answers its report says were held back, because they may have left.
+pub(super) fn held_with(copy: &Path) -> u64 {
+    let report = fs::read_to_string(copy.join(REPORT)).unwrap_or_default();
+    let held = report.lines().find_map(|line| line.strip_prefix("Held back: "));
+    held.and_then(|held| held.split(' ').next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Whether there is room for so many bytes. Older damaged databases make room: on a disk that goes on failing they must
@@ -268,16 +278,26 @@ impl From<io::Error> for StoreError {
 
 fn build(damaged: &Path, folder: &Path, state_dir: &Path) -> Result<Report, StoreError> {
     let new = Generation::open(folder.to_owned()).map_err(|error| StoreError::Failed(error.to_string()))?;
-    let mut old_head = None;
-    let lost = salvage::read(damaged, |key, value| {
+    let mut evidence = Evidence {
+        mark: Watermark::read(damaged),
+        ..Evidence::default()
+    };
+    let lost = salvage::read(damaged, |key, value, doubted| {
         match key.first() {
             // They follow from the rest.
-            Some(b'A' | b'B' | b'G') => {}
-            _ if key == keys::HEAD => old_head = Some(value),
-            _ => drop(new.tree.insert(key, value).map_err(broken)?),
+            Some(b'A' | b'B' | b'G') => return Ok(()),
+            Some(b'L') if doubted => drop(evidence.live.insert(key.clone())),
+            Some(b'C') if doubted && key.len() == 17 => evidence.packed += packed_messages(&value),
+            _ if key == keys::HEAD => {
+                evidence.head = decode(&value).ok();
+                return Ok(());
+            }
+            _ => {}
         }
+        new.tree.insert(key, value).map_err(broken)?;
         Ok::<(), StoreError>(())
     })?;
+    evidence.lost = lost;
     let schema = match Source::get(&new.tree, keys::SCHEMA)? {
         Some(schema) => schema.as_ref().try_into().map(u32::from_be_bytes).ok(),
         // It is among what is lost. Nothing that this program brings up to date is lost when it is up to date.
@@ -289,12 +309,19 @@ fn build(damaged: &Path, folder: &Path, state_dir: &Path) -> Result<Report, Stor
         _ => return Err(StoreError::Corrupt("another pipepost wrote it".to_owned())),
     }
     identity::restore(&new.tree, state_dir, true)?;
-    let old = old_head.and_then(|bytes| decode(&bytes).ok());
-    let report = repair::run(&new.tree, state_dir, (old, Watermark::read(damaged)), &lost)?;
+    let report = repair::run(&new.tree, state_dir, &evidence)?;
     new.tree.flush().map_err(broken)?;
     Blobs::of(&new).sync()?;
     new.file.sync_data()?;
     Ok(report)
+}
+
+fn packed_messages(value: &[u8]) -> u64 {
+    match Packed::decode(value) {
+        Ok(Packed::Inline(pack)) => pack.len() as u64,
+        Ok(Packed::Archived(pointer)) => pointer.count,
+        Err(_) => 0,
+    }
 }
 
 fn words(report: &Report, reason: &str) -> String {

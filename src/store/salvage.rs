@@ -7,31 +7,29 @@
 //! page is its newest node with the links behind it. So whatever has a right checksum counts, wherever it lies, and one
 //! bad byte costs one message. Of leaves whose ranges overlap, because one is from before another was split off, the
 //! newer one says what is there.
+//!
+//! What counts may be older than it was, because something newer is lost; where that is not ruled out, it is said with
+//! each entry (`doubts`).
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
+use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use super::doubts::{Doubts, Slots};
 use super::keys::Range;
 
-const SEGMENT: usize = 512 * 1024;
+pub(super) const SEGMENT: usize = 512 * 1024;
 /// Disks lose so much at a time.
 const SECTOR: usize = 4096;
-const SEGMENT_HEADER: usize = 20;
-
+pub(super) const SEGMENT_HEADER: usize = 20;
 /// sled begins no message nearer to a segment's end.
-const HEADER_AT_MOST: usize = 32;
-/// More than commits write as a rule before they are synced; one that wrote more is taken over whole all the same.
-const TORN: u64 = if cfg!(test) { 64 << 10 } else { 256 << 10 };
-/// The same where a watermark judges after sled: more than any commit writes.
-const TORN_AND_JUDGED: u64 = 1 << 20;
-/// Segments of the log's end that are held in memory meanwhile.
-const HELD: usize = 4;
+pub(super) const HEADER_AT_MOST: usize = 32;
 
-const CAP: u8 = 2;
-const BATCH: u8 = 3;
+/// Fills the rest of a segment.
+pub(super) const CAP: u8 = 2;
+pub(super) const BATCH: u8 = 3;
 const FREE: u8 = 4;
 const NODE: u8 = 8;
 const NODE_IN_FILE: u8 = 9;
@@ -52,20 +50,20 @@ pub(super) struct Lost {
 }
 
 /// Bytes that are taken from the front; `None` when there are not enough.
-struct Bytes<'b>(&'b [u8]);
+pub(super) struct Bytes<'b>(pub(super) &'b [u8]);
 
 impl<'b> Bytes<'b> {
-    fn take(&mut self, count: usize) -> Option<&'b [u8]> {
+    pub(super) fn take(&mut self, count: usize) -> Option<&'b [u8]> {
         let (taken, rest) = self.0.split_at_checked(count)?;
         self.0 = rest;
         Some(taken)
     }
 
-    fn byte(&mut self) -> Option<u8> {
+    pub(super) fn byte(&mut self) -> Option<u8> {
         self.take(1)?.first().copied()
     }
 
-    fn number(&mut self) -> Option<u64> {
+    pub(super) fn number(&mut self) -> Option<u64> {
         let first = self.byte()?;
         Some(match first {
             0..=240 => u64::from(first),
@@ -86,17 +84,17 @@ impl<'b> Bytes<'b> {
     }
 }
 
-struct Message<'b> {
-    kind: u8,
-    segment: u64,
+pub(super) struct Message<'b> {
+    pub(super) kind: u8,
+    pub(super) segment: u64,
     page: u64,
-    body: &'b [u8],
+    pub(super) body: &'b [u8],
     /// Bytes of all of it.
-    length: usize,
+    pub(super) length: usize,
 }
 
 /// The message at the beginning, if its checksum is right.
-fn message(bytes: &[u8]) -> Option<Message<'_>> {
+pub(super) fn message(bytes: &[u8]) -> Option<Message<'_>> {
     let mut rest = Bytes(bytes);
     let crc = u32::from_le_bytes(rest.take(4)?.try_into().ok()?);
     let kind = rest.byte()?;
@@ -121,13 +119,23 @@ fn message(bytes: &[u8]) -> Option<Message<'_>> {
 
 /// Where the messages of a page lie in the file, by their places in the log.
 #[derive(Default)]
-struct Page {
+pub(super) struct Page {
     /// The newest that replaces all before it; with its kind.
     base: Option<(u64, u64, u8)>,
     links: Vec<(u64, u64)>,
 }
 
 impl Page {
+    /// Whether something newer than at this place replaces all of it.
+    pub(super) fn is_newer_than(&self, place: u64) -> bool {
+        self.base.is_some_and(|(at, ..)| at > place)
+    }
+
+    /// Whether what was written at this place was found.
+    pub(super) fn has(&self, place: u64) -> bool {
+        self.base.is_some_and(|(at, ..)| at == place) || self.links.iter().any(|(at, _)| *at == place)
+    }
+
     fn add(&mut self, kind: u8, at: u64, offset: u64) {
         let from = self.base.map_or(0, |(at, ..)| at);
         match kind {
@@ -146,11 +154,14 @@ struct Node {
     prefix: Vec<u8>,
     low: Vec<u8>,
     high: Vec<u8>,
-    entries: BTreeMap<Vec<u8>, Vec<u8>>,
+    /// Values, with the place in the log up to which nothing that was found has changed them.
+    entries: BTreeMap<Vec<u8>, (Vec<u8>, u64)>,
+    /// Whether all links behind it could be read.
+    whole: bool,
 }
 
 /// `None`: it is no leaf, or not whole.
-fn leaf(body: &[u8]) -> Option<Node> {
+fn leaf(body: &[u8], at: u64) -> Option<Node> {
     let mut body = Bytes(body);
     body.number()?;
     body.number()?;
@@ -169,23 +180,24 @@ fn leaf(body: &[u8]) -> Option<Node> {
     }
     let mut entries = BTreeMap::new();
     for name in names {
-        entries.insert(name, body.string()?.to_vec());
+        entries.insert(name, (body.string()?.to_vec(), at));
     }
     Some(Node {
         prefix,
         low: low.to_vec(),
         high: if high.is_empty() { END } else { high }.to_vec(),
         entries,
+        whole: true,
     })
 }
 
 impl Node {
-    fn apply(&mut self, link: &[u8]) -> Option<()> {
+    fn apply(&mut self, link: &[u8], at: u64) -> Option<()> {
         let mut link = Bytes(link);
         match link.byte()? {
             0 => {
                 let key = [&self.prefix, link.string()?].concat();
-                self.entries.insert(key, link.string()?.to_vec());
+                self.entries.insert(key, (link.string()?.to_vec(), at));
             }
             1 => {
                 self.entries.remove(&[&self.prefix, link.string()?].concat());
@@ -226,14 +238,14 @@ fn cover(pieces: &mut Pieces, (low, high): Range, page: u64) {
 }
 
 /// The file of a database, and the folder of its large values.
-struct Log<'f> {
+pub(super) struct Log<'f> {
     folder: &'f Path,
-    file: File,
-    length: u64,
+    pub(super) file: File,
+    pub(super) length: u64,
 }
 
 impl<'f> Log<'f> {
-    fn open(folder: &'f Path) -> io::Result<Self> {
+    pub(super) fn open(folder: &'f Path) -> io::Result<Self> {
         let file = File::open(folder.join("db"))?;
         let length = file.metadata()?.len();
         Ok(Self { folder, file, length })
@@ -248,7 +260,7 @@ impl<'f> Log<'f> {
     }
 
     /// The segment there. What the disk does not give back is lost, the rest of it is not.
-    fn segment(&self, start: u64) -> Vec<u8> {
+    pub(super) fn segment(&self, start: u64) -> Vec<u8> {
         if let Ok(bytes) = self.bytes(start) {
             return bytes;
         }
@@ -259,11 +271,13 @@ impl<'f> Log<'f> {
         bytes
     }
 
-    fn pages(&self) -> HashMap<u64, Page> {
+    fn pages(&self) -> (HashMap<u64, Page>, Slots) {
         let mut pages: HashMap<u64, Page> = HashMap::new();
+        let mut slots = Slots::default();
         let mut start = 0;
         while start < self.length {
             let bytes = self.segment(start);
+            let mut found_here = Vec::new();
             let mut offset = SEGMENT_HEADER;
             while offset < bytes.len() {
                 let Some(found) = bytes.get(offset..).and_then(message) else {
@@ -277,11 +291,13 @@ impl<'f> Log<'f> {
                         .or_default()
                         .add(found.kind, at, start + offset as u64);
                 }
+                found_here.push((found.segment, offset, found.length, found.kind == CAP));
                 offset += found.length;
             }
+            slots.add(&bytes, &found_here);
             start += SEGMENT as u64;
         }
-        pages
+        (pages, slots)
     }
 
     /// The body of the message there, wherever it lies.
@@ -309,29 +325,36 @@ impl<'f> Log<'f> {
     }
 
     fn leaf(&self, page: &Page) -> Option<Node> {
-        let (_, offset, kind) = page.base?;
+        let (at, offset, kind) = page.base?;
         if kind == FREE {
             return None;
         }
-        let mut node = leaf(&self.body(offset)?)?;
+        let mut node = leaf(&self.body(offset)?, at)?;
         let mut links = page.links.clone();
         links.sort_unstable();
-        for (_, offset) in links {
-            if let Some(link) = self.body(offset) {
-                node.apply(&link);
-            }
+        for (at, offset) in links {
+            let applied = self.body(offset).and_then(|link| node.apply(&link, at));
+            node.whole &= applied.is_some();
         }
         Some(node)
     }
+
+    /// Whether its newest node lies in a file of its own, and cannot be read.
+    fn has_lost_file(&self, page: &Page) -> bool {
+        page.base
+            .is_some_and(|(_, offset, kind)| kind == NODE_IN_FILE && self.body(offset).is_none())
+    }
 }
 
-/// Gives every entry that can be read, in the order of the keys.
+/// Gives every entry that can be read, in the order of the keys, and whether something newer may be among what is lost.
+/// That says nothing about a log whose end is missing.
 pub(super) fn read<E: From<io::Error>>(
     folder: &Path,
-    mut each: impl FnMut(Vec<u8>, Vec<u8>) -> Result<(), E>,
+    mut each: impl FnMut(Vec<u8>, Vec<u8>, bool) -> Result<(), E>,
 ) -> Result<Lost, E> {
     let log = Log::open(folder)?;
-    let pages = log.pages();
+    let (pages, slots) = log.pages();
+    let mut doubts = Doubts::of(folder, &pages, &slots);
     let mut lost = Lost::default();
     let mut leaves = Vec::new();
     for (number, page) in &pages {
@@ -341,6 +364,8 @@ pub(super) fn read<E: From<io::Error>>(
             Some((at, ..)) => {
                 if let Some(node) = log.leaf(page) {
                     leaves.push((at, *number, (node.low, node.high)));
+                } else if log.has_lost_file(page) {
+                    doubts.before(at + 1);
                 }
             }
         }
@@ -353,205 +378,29 @@ pub(super) fn read<E: From<io::Error>>(
         }
     }
     let mut reached = Vec::new();
-    for (low, (high, number)) in pieces {
-        if reached < low {
-            lost.gaps.push((reached, low.clone()));
+    for (low, (high, _)) in &pieces {
+        if reached < *low {
+            lost.gaps.push((reached.clone(), low.clone()));
         }
-        let node = pages.get(&number).and_then(|page| log.leaf(page));
-        for (key, value) in node.map(|node| node.entries).unwrap_or_default() {
-            if low <= key && key < high {
-                each(key, value)?;
-            }
-        }
-        reached = high;
+        reached.clone_from(high);
     }
     if reached.as_slice() < END {
         lost.gaps.push((reached, END.to_vec()));
     }
-    Ok(lost)
-}
-
-/// The number of a segment that has a right header.
-fn segment_number(bytes: &[u8]) -> Option<u64> {
-    let header = bytes.get(..SEGMENT_HEADER)?;
-    let (crc, rest) = header.split_first_chunk::<4>()?;
-    let place = u64::from_le_bytes(*rest.first_chunk()?) ^ (u64::MAX >> 1);
-    (u32::from_le_bytes(*crc) == !crc32fast::hash(rest)).then_some(place / SEGMENT as u64)
-}
-
-/// Where sled would read the log on from, which is all that was written since it was opened last.
-fn replayed_from(folder: &Path) -> io::Result<u64> {
-    let mut from = 0;
-    for entry in std::fs::read_dir(folder)? {
-        let name = entry?.file_name();
-        let place = name.to_str().and_then(|name| name.strip_prefix("snap."));
-        let place = place.and_then(|place| u64::from_str_radix(place, 16).ok());
-        from = from.max(place.unwrap_or(0));
+    if !lost.gaps.is_empty() {
+        doubts.explain();
     }
-    Ok(from)
-}
-
-/// How a log ends.
-#[derive(Debug)]
-pub(super) enum End {
-    /// A message is damaged at this place in the log, and sled would silently leave out what comes behind it.
-    Damaged(u64),
-    /// Nothing is, or only the last messages, which a power cut does to what was not synced yet.
-    Torn(Tail),
-}
-
-/// Looks for damage in what sled reads when it opens. `judged`: a watermark says afterwards whether all is there.
-pub(super) fn find_damage(folder: &Path, judged: bool) -> io::Result<End> {
-    let log = Log::open(folder)?;
-    let from = replayed_from(folder)?;
-    // By the place of the last message, with the place in the file.
-    let mut walks = BTreeMap::new();
-    let mut start = 0;
-    while start < log.length {
-        let mut header = [0; SEGMENT_HEADER];
-        let read = log.file.read_at(&mut header, start);
-        let number = read.ok().and(segment_number(&header));
-        if number.is_none_or(|number| (number + 1).saturating_mul(SEGMENT as u64) > from) {
-            let walk = walk(&log.segment(start), number, from);
-            if walk.last > 0 || walk.broken.is_some() {
-                walks.insert(walk.last.max(walk.broken.unwrap_or(0)), (start, walk));
-            }
-        }
-        start += SEGMENT as u64;
-    }
-    let first = walks.values().filter_map(|(_, walk)| walk.broken).min();
-    let first = first.unwrap_or(u64::MAX);
-    let last = walks.values().map(|(_, walk)| walk.last).max().unwrap_or(0);
-    let torn = if judged { TORN_AND_JUDGED } else { TORN };
-    if first.saturating_add(torn) < last {
-        return Ok(End::Damaged(first));
-    }
-    // A batch counts as a whole.
-    let batches = walks.values().filter_map(|(_, walk)| walk.batch);
-    let batch = batches.filter(|(_, end)| *end >= first).min();
-    let from = batch.map_or(first, |(place, _)| place.min(first));
-    let mut tail = Tail {
-        goes_on: first < last,
-        ..Tail::default()
-    };
-    for (place, (start, _)) in walks
-        .range(from / SEGMENT as u64 * SEGMENT as u64..)
-        .rev()
-        .take(HELD)
-    {
-        let skipped = from.saturating_sub(place / SEGMENT as u64 * SEGMENT as u64);
-        let mut bytes = log.segment(*start);
-        let end = bytes
-            .iter()
-            .rposition(|byte| *byte != 0)
-            .map_or(0, |last| last + 1);
-        bytes.truncate(end);
-        bytes.drain(..usize::try_from(skipped).unwrap_or(usize::MAX).min(end));
-        tail.pieces.push((start + skipped, bytes));
-    }
-    Ok(End::Torn(tail))
-}
-
-/// The end of a log from the first broken message on, by places in the file.
-#[derive(Debug, Default)]
-pub(super) struct Tail {
-    pieces: Vec<(u64, Vec<u8>)>,
-    /// Whether something sound lies behind that message.
-    goes_on: bool,
-}
-
-impl Tail {
-    /// Makes the log end where it is broken. sled would go on with the next segment, as if what is missing had never
-    /// been; so it leaves out everything behind, and what it then has says whether that was needed.
-    pub(super) fn cut(&self, folder: &Path) -> io::Result<()> {
-        if !self.goes_on {
-            return Ok(());
-        }
-        self.write(folder, |bytes| vec![0; bytes.len()])
-    }
-
-    /// Writes it back, for [`read`]: sled overwrites what it does not take over.
-    pub(super) fn put_back(&self, folder: &Path) -> io::Result<()> {
-        self.write(folder, <[u8]>::to_vec)
-    }
-
-    fn write(&self, folder: &Path, content: impl Fn(&[u8]) -> Vec<u8>) -> io::Result<()> {
-        let file = OpenOptions::new().write(true).open(folder.join("db"))?;
-        for (start, bytes) in &self.pieces {
-            file.write_all_at(&content(bytes), *start)?;
-        }
-        file.sync_all()
-    }
-}
-
-/// What a segment holds, by places in the log.
-#[derive(Default)]
-struct Walk {
-    /// The first broken message.
-    broken: Option<u64>,
-    /// The last message.
-    last: u64,
-    /// The last batch that begins before the broken one, and where it ends.
-    batch: Option<(u64, u64)>,
-}
-
-fn walk(bytes: &[u8], number: Option<u64>, from: u64) -> Walk {
-    let (mut number, mut walk) = (number, Walk::default());
-    let mut offset = SEGMENT_HEADER;
-    if number.is_some_and(|number| number == from / SEGMENT as u64) {
-        offset = offset.max(usize::try_from(from % SEGMENT as u64).unwrap_or(0));
-    }
-    let mut sound = number.is_some();
-    let unknown = SEGMENT_HEADER as u64;
-    while offset + HEADER_AT_MOST <= bytes.len() {
-        let found = bytes.get(offset..).and_then(message);
-        let Some(found) = found.filter(|found| sound || number.is_none_or(|of| of <= found.segment)) else {
-            if sound {
-                walk.broken = number.map(|number| number.saturating_mul(SEGMENT as u64) + offset as u64);
-            }
-            sound = false;
-            offset += 1;
+    for (low, (high, number)) in pieces {
+        let Some(node) = pages.get(&number).and_then(|page| log.leaf(page)) else {
             continue;
         };
-        match number {
-            // Its header is gone.
-            None => {
-                number = Some(found.segment);
-                walk.broken = Some(found.segment.saturating_mul(SEGMENT as u64) + unknown);
+        for (key, (value, at)) in node.entries {
+            if low <= key && key < high {
+                each(key, value, !node.whole || doubts.has(number, at))?;
             }
-            // It is being used again: what it had is dead.
-            Some(of) if found.segment > of => {
-                walk.broken = None;
-                return walk;
-            }
-            // And here is something of the use before.
-            Some(of) if found.segment < of => {
-                if sound {
-                    walk.broken = Some(of.saturating_mul(SEGMENT as u64) + offset as u64);
-                }
-                sound = false;
-                offset += found.length;
-                continue;
-            }
-            Some(_) => {}
         }
-        let place = found.segment.saturating_mul(SEGMENT as u64) + offset as u64;
-        walk.last = walk.last.max(place);
-        if found.kind == BATCH && walk.broken.is_none() {
-            walk.batch = found
-                .body
-                .first_chunk()
-                .map(|end| (place, u64::from_le_bytes(*end)));
-        }
-        if found.kind == CAP {
-            break;
-        }
-        offset += found.length;
     }
-    if number.is_some_and(|number| (number + 1).saturating_mul(SEGMENT as u64) <= from) {
-        return Walk::default();
-    }
-    walk
+    Ok(lost)
 }
 
 #[cfg(test)]
@@ -585,7 +434,7 @@ mod tests {
             for start in 0..bytes.len() {
                 let rest = bytes.get(start..).unwrap();
                 assert!(message(rest).is_none_or(|found| found.length <= rest.len()));
-                drop(leaf(rest));
+                drop(leaf(rest, 0));
             }
         }
     }

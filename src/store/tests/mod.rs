@@ -2,6 +2,7 @@
 
 mod archiving;
 mod delivery;
+mod doubting;
 mod holding;
 mod keeping;
 mod layout;

@@ -53,7 +53,7 @@ pub(super) async fn filled() -> (Bed, Promised) {
     (bed, promised)
 }
 
-fn options_of(folder: &Path) -> Options {
+pub(super) fn options_of(folder: &Path) -> Options {
     Options {
         disk_reserve: 1 << 20,
         ..Options::new(folder)
@@ -96,6 +96,12 @@ pub(super) fn database(folder: &Path) -> PathBuf {
     folder
         .join(std::fs::read_link(folder.join("store")).unwrap())
         .join("db")
+}
+
+/// Zeros of sled's own behind the last message do not count.
+pub(super) fn end(database: &Path) -> u64 {
+    let bytes = std::fs::read(database).unwrap();
+    bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64
 }
 
 #[tokio::test]

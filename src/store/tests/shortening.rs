@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::archiving::copy;
 use super::keeping::DAY;
-use super::rescuing::{Promised, copied, database, filled, run};
+use super::rescuing::{Promised, copied, database, end, filled, run};
 use super::*;
 
 const MARK: &str = "watermark";
@@ -36,12 +36,6 @@ pub(super) fn reported(store: &Store) -> Option<usize> {
 fn overwrite(folder: &Path, bytes: &[u8], at: u64) {
     let file = std::fs::OpenOptions::new().write(true).open(database(folder));
     file.unwrap().write_all_at(bytes, at).unwrap();
-}
-
-/// Zeros of sled's own behind the last message do not count.
-fn end(database: &Path) -> u64 {
-    let bytes = std::fs::read(database).unwrap();
-    bytes.iter().rposition(|byte| *byte != 0).unwrap() as u64
 }
 
 /// Damages the last 256 KiB of what is in the file, or cuts it off there.
