@@ -58,9 +58,15 @@ impl Timestamp {
     /// ISO 8601 UTC with milliseconds and `Z`, e.g. `2026-03-01T09:30:00.250Z`.
     #[must_use]
     pub fn to_iso8601(self) -> String {
-        match self.civil() {
-            Some(text) => text,
-            None => self.format("%Y-%m-%dT%H:%M:%S.%3fZ"),
+        self.with_iso8601(str::to_owned)
+    }
+
+    /// The same without a detour over the heap.
+    pub(crate) fn with_iso8601<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+        let civil = self.civil();
+        match civil.as_ref().map(|text| std::str::from_utf8(text)) {
+            Some(Ok(text)) => use_it(text),
+            _ => use_it(&self.format("%Y-%m-%dT%H:%M:%S.%3fZ")),
         }
     }
 
@@ -78,57 +84,52 @@ impl Timestamp {
 
     /// What [`Self::to_iso8601`] shows, for times from 1970 to 2399, by arithmetic alone: a page of messages has
     /// dozens of times, and a general formatter parses its pattern for each.
-    fn civil(self) -> Option<String> {
-        const DAY_MS: i64 = 86_400_000;
-        // The calendar repeats after 400 years. Counted from 2000-03-01 a leap day is the last day of its year.
-        const DAYS_TO_2000_03_01: i64 = 11_017;
-        const DAYS_OF_400_YEARS: i64 = 146_097;
-        const DAYS_OF_100_YEARS: i64 = 36_524;
-        const DAYS_OF_4_YEARS: i64 = 1461;
-        const DAYS_BEFORE_MONTH: [i64; 12] = [0, 31, 61, 92, 122, 153, 184, 214, 245, 275, 306, 337];
-        const LAST_MS: i64 = (DAYS_TO_2000_03_01 + DAYS_OF_400_YEARS - 60) * DAY_MS;
-        if !(0..LAST_MS).contains(&self.0) {
+    fn civil(self) -> Option<[u8; 24]> {
+        const DAY_MS: u64 = 86_400_000;
+        const DAYS_FROM_1600_03_01_TO_1970: u32 = 135_080;
+        const DAYS_OF_400_YEARS: u32 = 146_097;
+        const DAYS_OF_100_YEARS: u32 = 36_524;
+        const DAYS_OF_4_YEARS: u32 = 1461;
+        let two = |number: u32| {
+            let number = u8::try_from(number).unwrap_or_default();
+            [b'0' + number / 10, b'0' + number % 10]
+        };
+
+        let ms = u64::try_from(self.0).ok()?;
+        let time = u32::try_from(ms % DAY_MS).ok()?;
+        let day = u32::try_from(ms / DAY_MS)
+            .ok()?
+            .checked_add(DAYS_FROM_1600_03_01_TO_1970)?;
+        // The calendar repeats after 400 years. Counted from March a leap day is the last day of its year, and months
+        // are 153 days for each five.
+        let (cycle, day) = (day / DAYS_OF_400_YEARS, day % DAYS_OF_400_YEARS);
+        if cycle > 1 {
             return None;
         }
-        let (day, time) = (self.0 / DAY_MS - DAYS_TO_2000_03_01, self.0 % DAY_MS);
-        // One more cycle keeps the days before 2000-03-01 from being negative.
-        let day = (day + DAYS_OF_400_YEARS) % DAYS_OF_400_YEARS;
-        let before_2000 = self.0 / DAY_MS < DAYS_TO_2000_03_01;
         let century = (day / DAYS_OF_100_YEARS).min(3);
         let day = day - century * DAYS_OF_100_YEARS;
-        let four = day / DAYS_OF_4_YEARS;
-        let day = day - four * DAYS_OF_4_YEARS;
+        let (four, day) = (day / DAYS_OF_4_YEARS, day % DAYS_OF_4_YEARS);
         let one = (day / 365).min(3);
         let day = day - one * 365;
-        let month = DAYS_BEFORE_MONTH.iter().rposition(|before| *before <= day)?;
-        let day = day - DAYS_BEFORE_MONTH.get(month)? + 1;
-        // Months count from March; January and February belong to the next year.
-        let month = i64::try_from(month).ok()?;
+        let month = (5 * day + 2) / 153;
+        let day = day - (153 * month + 2) / 5 + 1;
+        // January and February belong to the next year.
         let (month, next) = if month < 10 {
             (month + 3, 0)
         } else {
             (month - 9, 1)
         };
-        let start = if before_2000 { 1600 } else { 2000 };
-        let year = start + century * 100 + four * 4 + one + next;
+        let year = 1600 + 400 * cycle + 100 * century + 4 * four + one + next;
 
-        let mut text = String::with_capacity(24);
-        let mut put = |number: i64, mut place: i64, after: char| {
-            while place > 0 {
-                let digit = u8::try_from(number / place % 10).unwrap_or_default();
-                text.push(char::from(b'0' + digit));
-                place /= 10;
-            }
-            text.push(after);
-        };
-        put(year, 1000, '-');
-        put(month, 10, '-');
-        put(day, 10, 'T');
-        put(time / 3_600_000, 10, ':');
-        put(time / 60_000 % 60, 10, ':');
-        put(time / 1000 % 60, 10, '.');
-        put(time % 1000, 100, 'Z');
-        Some(text)
+        let (seconds, ms) = (time / 1000, time % 1000);
+        let ([y0, y1], [y2, y3]) = (two(year / 100), two(year % 100));
+        let ([m0, m1], [d0, d1], [h0, h1]) = (two(month), two(day), two(seconds / 3600));
+        let ([n0, n1], [s0, s1]) = (two(seconds / 60 % 60), two(seconds % 60));
+        let ([f0, f1], [_, f2]) = (two(ms / 10), two(ms % 10));
+        Some([
+            y0, y1, y2, y3, b'-', m0, m1, b'-', d0, d1, b'T', h0, h1, b':', n0, n1, b':', s0, s1, b'.', f0,
+            f1, f2, b'Z',
+        ])
     }
 }
 

@@ -86,20 +86,17 @@ async fn read(
     channel: &Arc<Served>,
     answer: impl FnOnce(&View<'_>) -> Result<Vec<u8>, Failure> + Send + 'static,
 ) -> Result<Vec<u8>, Failure> {
-    let _turn = context
-        .reads
-        .acquire()
-        .await
-        .map_err(|_| store_failure(StoreError::Closed))?;
-    let (store, context, channel) = (context.store.clone(), Arc::clone(context), Arc::clone(channel));
-    let answered = store.read(move |reader| {
-        Ok(answer(&View {
-            reader,
-            context: &context,
+    let (reader, for_answer, channel) = (context.store.reader(), Arc::clone(context), Arc::clone(channel));
+    let answered = context.reads.run(move || {
+        answer(&View {
+            reader: &reader,
+            context: &for_answer,
             channel: &channel,
-        }))
+        })
     });
-    answered.await.map_err(store_failure)?
+    answered
+        .await
+        .unwrap_or_else(|| Err(store_failure(StoreError::Closed)))
 }
 
 /// What a failure of the store means for the caller.
@@ -157,7 +154,7 @@ impl View<'_> {
         let shown: Vec<_> = views
             .iter()
             .zip(&faces)
-            .map(|(view, face)| self.show(view, face, &link))
+            .map(|(view, face)| self.show(view, face.as_deref(), &link))
             .collect();
         Ok(body::conversations_page(
             &self.channel.id,
@@ -180,11 +177,8 @@ impl View<'_> {
         };
         let mut view = self.own(id, page.messages, before)?;
         let face = self.add_faces(&mut view);
-        Ok(body::conversation_page(&self.show(
-            &view,
-            &face,
-            &self.linker(now),
-        )))
+        let link = self.linker(now);
+        Ok(body::conversation_page(&self.show(&view, face.as_deref(), &link)))
     }
 
     /// A conversation, if it is one of this channel's.
@@ -217,7 +211,8 @@ impl View<'_> {
         let (_, message) = found
             .filter(|(channel, _)| *channel == self.channel.id)
             .ok_or_else(unknown)?;
-        Ok(body::message(&MessageBody::new(&message, &self.linker(now))))
+        let link = self.linker(now);
+        Ok(body::message(&MessageBody::new(&message, &link)))
     }
 
     fn sender(&self, id: &ParticipantId) -> Result<Vec<u8>, Failure> {
@@ -255,13 +250,14 @@ impl View<'_> {
         self.face(&one.name, one.address.as_ref().map_or("", Address::as_str))
     }
 
-    /// Gives everyone who takes part a picture. Returns that of the conversation's address, for one in which nobody has
-    /// written.
-    fn add_faces(&self, view: &mut ConversationView) -> String {
+    /// Gives everyone who takes part a picture. Returns that of the conversation's address when nobody has written.
+    fn add_faces(&self, view: &mut ConversationView) -> Option<String> {
         for one in &mut view.participants {
             one.avatar_url = Some(self.face_of(one));
         }
-        self.face(&view.name, view.address.as_str())
+        view.participants
+            .is_empty()
+            .then(|| self.face(&view.name, view.address.as_str()))
     }
 
     fn linker(&self, now: Timestamp) -> impl Fn(AttachmentId) -> String {
@@ -271,13 +267,13 @@ impl View<'_> {
     fn show<'b>(
         &'b self,
         view: &'b ConversationView,
-        face: &'b str,
-        link: &dyn Fn(AttachmentId) -> String,
+        face: Option<&'b str>,
+        link: &'b dyn Fn(AttachmentId) -> String,
     ) -> ConversationBody<'b> {
         let view = Conversation {
             id: view.id,
             name: &view.name,
-            avatar_url: Some(face),
+            avatar_url: face,
             seen: view.seen,
             status: view.status,
             participants: &view.participants,

@@ -23,7 +23,8 @@ use super::callback::Callback;
 use super::crowd::{Crowd, Room};
 use super::guard::{Guard, Limits, Phase, Wire};
 use super::metrics::{Metrics, Snapshot};
-use super::service::{self, Context, READS, Served};
+use super::reads::Reads;
+use super::service::{self, Context, Served};
 use super::tls::{CertificateError, Certificates};
 use crate::config::{self, Config, Template};
 use crate::domain::ProviderChannelId;
@@ -191,7 +192,7 @@ impl Listener {
             templates,
             credentials,
             throttle: Throttle::new(),
-            reads: Semaphore::new(READS),
+            reads: Reads::new(),
             metrics,
             // Without a public address Pipedrive reaches nothing; links that work on this machine are all there is.
             public_url: pipedrive

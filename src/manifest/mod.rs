@@ -23,6 +23,7 @@ mod guard;
 mod listener;
 mod metrics;
 mod post;
+mod reads;
 mod reply;
 mod service;
 #[cfg(test)]

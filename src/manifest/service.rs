@@ -10,13 +10,13 @@ use hyper::header::{HOST, TRANSFER_ENCODING};
 use hyper::{Request, Response, Version};
 use log::debug;
 use serde::Serialize;
-use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::auth::{Credentials, Throttle};
 use super::callback::{self, Callback};
 use super::guard::{MAX_HEAD, Phase};
 use super::metrics::Metrics;
+use super::reads::Reads;
 use super::reply::{self, Body};
 use super::{api, avatar, clock, files};
 use crate::config::Template;
@@ -25,8 +25,6 @@ use crate::protocol::media;
 use crate::protocol::pipedrive::manifest::{self, Code, Failure, Route, body::Source};
 use crate::store::Store;
 
-/// How many reads of the store run at a time. More only cost threads: a Pi has four cores.
-pub(super) const READS: usize = 4;
 /// Longest path with query, in bytes.
 const MAX_URI: usize = 4096;
 /// Most headers of a request.
@@ -60,7 +58,7 @@ pub(super) struct Context {
     pub(super) credentials: Credentials,
     pub(super) throttle: Throttle,
     /// Keeps the reads of all connections on a few threads.
-    pub(super) reads: Semaphore,
+    pub(super) reads: Arc<Reads>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) public_url: String,
     pub(super) media_secret: [u8; 32],

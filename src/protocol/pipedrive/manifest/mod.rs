@@ -5,6 +5,7 @@ mod cursor;
 mod document;
 mod failure;
 mod form;
+mod json;
 mod route;
 
 pub use cursor::Cursor;
