@@ -31,6 +31,8 @@ const FILE_BYTES: u64 = if cfg!(test) { 32 << 10 } else { 8 << 20 };
 const OPEN_FILES: usize = 128;
 /// Length and checksum.
 const FRAME_HEAD: usize = 8;
+/// Length, checksum and conversation.
+pub(super) const BEFORE_RECORD: usize = FRAME_HEAD + 8;
 /// Longest record that is believed.
 const MAX_RECORD: u32 = 16 << 20;
 
@@ -330,7 +332,7 @@ impl Archive {
 
     fn handle(&self, number: u32) -> io::Result<Arc<File>> {
         let mut open = lock(&self.open);
-        if let Some(index) = open.iter().position(|(of, _)| *of == number) {
+        if let Some(index) = open.iter().rposition(|(of, _)| *of == number) {
             let found = open.remove(index);
             let file = Arc::clone(&found.1);
             open.push(found);
@@ -344,7 +346,7 @@ impl Archive {
         Ok(file)
     }
 
-    /// The record of a pack.
+    /// The frame of a pack: its record is what lies behind the first [`BEFORE_RECORD`] bytes.
     pub(super) fn read(
         &self,
         conversation: ConversationId,
@@ -353,7 +355,7 @@ impl Archive {
         let place = || format!("{} at {}", self.path(pointer.file).display(), pointer.offset);
         let damaged = |why: &str| StoreError::Corrupt(format!("{}: {why}", place()));
         let length = pointer.length as usize;
-        if pointer.length > MAX_RECORD || length < FRAME_HEAD + 8 {
+        if pointer.length > MAX_RECORD || length < BEFORE_RECORD {
             return Err(damaged("its length"));
         }
         let mut frame = vec![0; length];
@@ -364,14 +366,13 @@ impl Archive {
                 io::ErrorKind::UnexpectedEof => damaged("the file is too short"),
                 _ => StoreError::Archive(format!("cannot read {}: {error}", place())),
             })?;
-        let body = frame.split_off(FRAME_HEAD);
-        let crc = crc32fast::hash(&body).to_be_bytes();
-        if !frame.ends_with(&crc) {
+        let (head, body) = frame.split_at_checked(FRAME_HEAD).unwrap_or_default();
+        if !head.ends_with(&crc32fast::hash(body).to_be_bytes()) {
             return Err(damaged("the checksum is wrong"));
         }
-        match body.split_first_chunk::<8>() {
-            Some((of, record)) if u64::from_be_bytes(*of) == conversation.0 => Ok(record.to_vec()),
-            _ => Err(damaged("it belongs to another conversation")),
+        if body.first_chunk::<8>() != Some(&conversation.0.to_be_bytes()) {
+            return Err(damaged("it belongs to another conversation"));
         }
+        Ok(frame)
     }
 }

@@ -135,16 +135,29 @@ impl Reader {
 }
 
 /// What somebody is called: the address book comes first, then what the device said, then the number.
-pub(super) fn shown_name(shared: &Shared, address: &Address, given: Option<&str>) -> String {
-    match in_book(shared, address) {
-        Ok(Some(name)) => return name,
-        Ok(None) => {}
-        Err(error) => warn!("An entry of the address book cannot be read: {error}"),
+pub(super) struct Name {
+    /// From the address book, or the number.
+    plain: String,
+    in_book: bool,
+}
+
+impl Name {
+    /// Looks an address up.
+    pub(super) fn of(shared: &Shared, address: &Address) -> Self {
+        let found = in_book(shared, address).unwrap_or_else(|error| {
+            warn!("An entry of the address book cannot be read: {error}");
+            None
+        });
+        Self {
+            in_book: found.is_some(),
+            plain: found.unwrap_or_else(|| international_form(address.as_str()).into_owned()),
+        }
     }
-    given.map_or_else(
-        || international_form(address.as_str()).into_owned(),
-        str::to_owned,
-    )
+
+    /// The name, of somebody for whom the device gave one or none.
+    pub(super) fn shown(&self, given: Option<&str>) -> String {
+        given.filter(|_| !self.in_book).unwrap_or(&self.plain).to_owned()
+    }
 }
 
 fn in_book(shared: &Shared, address: &Address) -> Result<Option<String>, StoreError> {

@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use sled::IVec;
 
+use super::decoding::{self, PackFromItsEnd};
 use super::packs::{self, Pack};
 use super::records::{Conversation, Entry, MessageRecord, RecordState, decode};
 use super::shared::Shared;
@@ -86,7 +87,7 @@ pub(super) fn newest_first<S: Archived>(
         live: Some(source.scan(keys::lives(conversation, before))),
         ahead: VecDeque::new(),
         packs: None,
-        pack: Pack::new(),
+        pack: PackFromItsEnd::default(),
         oldest: before.map_or(u64::MAX, |sequence| sequence.0),
     }
 }
@@ -99,7 +100,7 @@ pub(super) struct NewestFirst<'s, S> {
     ahead: VecDeque<(Sequence, MessageRecord)>,
     packs: Option<Box<dyn Iterator<Item = Item> + 's>>,
     /// What is left of the pack that was read last.
-    pack: Pack,
+    pack: PackFromItsEnd,
     /// What was given out last.
     oldest: u64,
 }
@@ -137,10 +138,10 @@ impl<S: Archived> NewestFirst<'_, S> {
         let sequence =
             keys::inverted_tail(&key).ok_or_else(|| StoreError::Corrupt("a message's key".to_owned()))?;
         self.oldest = sequence;
-        Ok(Some((Sequence(sequence), decode(&value)?)))
+        Ok(Some((Sequence(sequence), decoding::message(&value)?)))
     }
 
-    fn next_pack(&mut self) -> Result<Option<Pack>, StoreError> {
+    fn next_pack(&mut self) -> Result<Option<PackFromItsEnd>, StoreError> {
         let mut again = 0;
         loop {
             let packs = self.packs.get_or_insert_with(|| {
@@ -150,7 +151,7 @@ impl<S: Archived> NewestFirst<'_, S> {
             let Some((key, value)) = packs.next().transpose()? else {
                 return Ok(None);
             };
-            match packs::read(self.source.archive(), &key, &value) {
+            match packs::read_from_end(self.source.archive(), &key, &value) {
                 Ok(pack) => return Ok(Some(pack)),
                 Err(error) => {
                     again += 1;
@@ -174,12 +175,10 @@ impl<S: Archived> NewestFirst<'_, S> {
             return Ok(Some(found));
         }
         loop {
-            while let Some((sequence, stored)) = self.pack.pop() {
-                // Also skips what was packed while the live ones were read.
-                if sequence < self.oldest {
-                    self.oldest = sequence;
-                    return Ok(Some((Sequence(sequence), stored)));
-                }
+            // Not what was packed while the live ones were read.
+            if let Some((sequence, stored)) = self.pack.next(self.oldest)? {
+                self.oldest = sequence;
+                return Ok(Some((Sequence(sequence), stored)));
             }
             match self.next_pack()? {
                 Some(pack) => self.pack = pack,
@@ -218,16 +217,17 @@ pub(super) fn present(
             waiting.extend(keys::message_tail(&item?.0).map(|id| id.sequence));
         }
     }
+    let source = ProviderChannelId::new(&shared.gateway, channel);
     let shown = page.into_iter().map(|(sequence, stored)| {
         let waits = waiting.binary_search(&sequence).is_ok();
-        present_one(shared, channel, id(sequence), stored, waits)
+        present_one(shared, &source, id(sequence), stored, waits)
     });
     Ok(shown.collect())
 }
 
 fn present_one(
     shared: &Shared,
-    channel: &ChannelId,
+    source: &ProviderChannelId,
     id: MessageId,
     mut stored: MessageRecord,
     waits: bool,
@@ -251,7 +251,7 @@ fn present_one(
             (sender, DeliveryState::Incoming(state))
         }
         RecordState::Outgoing { state, .. } => (
-            ParticipantId::Source(ProviderChannelId::new(&shared.gateway, channel)),
+            ParticipantId::Source(source.clone()),
             DeliveryState::Outgoing(state),
         ),
     };

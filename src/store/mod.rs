@@ -16,6 +16,7 @@ mod committer;
 mod compaction;
 mod contacts;
 mod conversations;
+mod decoding;
 mod doubts;
 mod ending;
 mod error;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use log::warn;
 
-use super::contacts::shown_name;
+use super::contacts::Name;
 use super::messages::{find, newest_first, present};
 use super::records::{Conversation, Entry, Known, MessageRecord, Person, UnmappedRecord, decode};
 use super::shared::Shared;
@@ -95,11 +95,12 @@ impl Reader {
             page.push((sequence, stored));
         }
         let messages = present(&self.shared, &channel, id, page)?;
+        let name = Name::of(&self.shared, &conversation.address);
         Ok(Some(ConversationView {
             id,
             channel,
-            participants: self.participants(id, &conversation),
-            name: shown_name(&self.shared, &conversation.address, None),
+            participants: self.participants(id, &conversation, &name),
+            name: name.shown(None),
             address: conversation.address,
             seen: conversation.seen,
             status: conversation.status,
@@ -149,7 +150,8 @@ impl Reader {
         let channel = self.shared.channel_id(conversation.channel)?;
         let person = conversation.people.get(usize::from(*index));
         Ok(person.map(|person| {
-            let participant = self.present_person(id.clone(), person, &conversation);
+            let name = Name::of(&self.shared, &conversation.address);
+            let participant = self.present_person(id.clone(), person, &conversation, &name);
             (channel, participant)
         }))
     }
@@ -277,7 +279,7 @@ impl Reader {
         Ok(attempted)
     }
 
-    fn participants(&self, id: ConversationId, conversation: &Conversation) -> Vec<Participant> {
+    fn participants(&self, id: ConversationId, conversation: &Conversation, name: &Name) -> Vec<Participant> {
         (0_u16..)
             .zip(&conversation.people)
             .map(|(index, person)| {
@@ -285,16 +287,27 @@ impl Reader {
                     conversation: id,
                     index,
                 };
-                self.present_person(id, person, conversation)
+                self.present_person(id, person, conversation, name)
             })
             .collect()
     }
 
-    fn present_person(&self, id: ParticipantId, person: &Person, conversation: &Conversation) -> Participant {
-        let address = person.address.as_ref().unwrap_or(&conversation.address);
+    /// `name`: of the conversation's address, which is nearly always the person's.
+    fn present_person(
+        &self,
+        id: ParticipantId,
+        person: &Person,
+        conversation: &Conversation,
+        name: &Name,
+    ) -> Participant {
+        let given = person.name.as_deref();
+        let (address, name) = match &person.address {
+            Some(own) => (own, Name::of(&self.shared, own).shown(given)),
+            None => (&conversation.address, name.shown(given)),
+        };
         Participant {
             id,
-            name: shown_name(&self.shared, address, person.name.as_deref()),
+            name,
             role: Role::EndUser,
             address: Some(address.clone()),
             avatar_url: None,

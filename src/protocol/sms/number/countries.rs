@@ -1,5 +1,7 @@
 //! Countries: calling code, prefixes, and how long a mobile number is.
 
+use std::sync::LazyLock;
+
 /// Numbers of one country.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Country {
@@ -81,13 +83,11 @@ fn entry(text: &'static str) -> Option<(&'static str, &'static str, (usize, usiz
     Some((iso, code, (least.parse().ok()?, most.parse().ok()?)))
 }
 
-/// The first entry that may be it and is.
-fn find(maybe: impl Fn(&[u8]) -> bool, wanted: impl Fn(&str, &str) -> bool) -> Option<Country> {
+/// The first entry that is wanted.
+fn find(wanted: impl Fn(&str, &str) -> bool) -> Option<Country> {
     COUNTRIES.iter().find_map(|(international, trunk, countries)| {
-        // Someone who is shown is looked up, so what cannot be it is passed over without being read.
         let (_, code, digits) = countries
             .split(' ')
-            .filter(|text| maybe(text.as_bytes()))
             .filter_map(entry)
             .find(|(iso, code, _)| wanted(iso, code))?;
         Some(Country {
@@ -101,13 +101,55 @@ fn find(maybe: impl Fn(&[u8]) -> bool, wanted: impl Fn(&str, &str) -> bool) -> O
 
 /// The country of an ISO 3166 code; upper and lower case are one.
 pub(super) fn by_iso(code: &str) -> Option<Country> {
-    find(|_| true, |iso, _| iso.eq_ignore_ascii_case(code))
+    find(|iso, _| iso.eq_ignore_ascii_case(code))
 }
 
-/// The country that digits after a `+` begin with. No calling code is the beginning of another one.
+/// The country that digits after a `+` begin with. No calling code is the beginning of another one, and none is longer
+/// than three digits, so these decide.
 pub(super) fn by_digits(digits: &str) -> Option<Country> {
-    let first = digits.as_bytes().first();
-    find(|text| text.get(2) == first, |_, code| digits.starts_with(code))
+    // Everyone who is shown is looked up: two kB of memory spare reading the table each time.
+    static PLACES: LazyLock<Vec<u16>> = LazyLock::new(places);
+    let Some(three) = digits.get(..3).and_then(|three| three.parse::<usize>().ok()) else {
+        return find(|_, code| digits.starts_with(code));
+    };
+    let place = usize::from(PLACES.get(three)?.checked_sub(1)?);
+    let (international, trunk, countries) = COUNTRIES.get(place / MAX_TEXT)?;
+    let text = countries.get(place % MAX_TEXT..)?.split(' ').next()?;
+    let (_, code, digits) = entry(text)?;
+    Some(Country {
+        code,
+        international,
+        trunk,
+        digits,
+    })
+}
+
+/// More than the longest text of [`COUNTRIES`] has, so that both indices fit into 16 bits.
+const MAX_TEXT: usize = 2048;
+
+/// For each three digits that a number may begin with, the first entry whose code they begin with: its row times
+/// [`MAX_TEXT`], its offset, and one; 0 when there is none.
+fn places() -> Vec<u16> {
+    let mut places = vec![0; 1000];
+    for (row, (_, _, countries)) in COUNTRIES.iter().enumerate() {
+        let mut offset = 0;
+        for text in countries.split(' ') {
+            let code = entry(text).map_or("", |(_, code, _)| code);
+            let behind = 10_usize.pow(3_u32.saturating_sub(u32::try_from(code.len()).unwrap_or(3)));
+            let first = code.parse::<usize>().map_or(1000, |code| code * behind);
+            let place = u16::try_from(row * MAX_TEXT + offset + 1).unwrap_or(0);
+            for free in places
+                .iter_mut()
+                .skip(first)
+                .take(behind)
+                .filter(|old| **old == 0)
+            {
+                *free = place;
+            }
+            offset += text.len() + 1;
+        }
+    }
+    places
 }
 
 /// Every entry; a text that is no entry counts as one of country `??`.
@@ -119,4 +161,35 @@ pub(super) fn all() -> Vec<(&'static str, &'static str, (usize, usize))> {
     texts
         .map(|text| entry(text).unwrap_or(("??", "", (0, 0))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn three_digits_lead_to_the_first_entry_that_they_begin_with() {
+        for three in 0..1000 {
+            let digits = format!("{three:03}4567");
+            assert_eq!(
+                by_digits(&digits),
+                find(|_, code| digits.starts_with(code)),
+                "{digits}"
+            );
+        }
+        for few in 0..100 {
+            let digits = few.to_string();
+            assert_eq!(
+                by_digits(&digits),
+                find(|_, code| digits.starts_with(code)),
+                "{digits}"
+            );
+        }
+    }
+
+    #[test]
+    fn no_text_is_longer_than_its_index_can_say() {
+        assert!(COUNTRIES.iter().all(|(_, _, text)| text.len() < MAX_TEXT));
+        assert!(u16::try_from(COUNTRIES.len() * MAX_TEXT).is_ok());
+    }
 }
