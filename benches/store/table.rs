@@ -16,6 +16,7 @@ impl Table {
     pub(crate) fn child(&mut self, mode: &str, state: &Path, messages: u64) {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
             .args([mode, state.to_str().unwrap(), &messages.to_string()])
+            .envs(of_unit())
             .output()
             .unwrap();
         for line in String::from_utf8_lossy(&output.stdout).lines() {
@@ -41,6 +42,13 @@ impl Table {
         let all = json!({"folder": folder, "rows": rows});
         std::fs::write(file, all.to_string()).unwrap();
     }
+}
+
+/// What systemd sets for the gateway.
+fn of_unit() -> impl Iterator<Item = (&'static str, &'static str)> {
+    include_str!("../../systemd/pipepost.service")
+        .lines()
+        .filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
 }
 
 /// The first number in a text, whatever its unit.
