@@ -1,5 +1,7 @@
 //! Drivers → store: what comes up from the hardware is stored in the order it came, many at one sync.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use log::{debug, info, warn};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -10,6 +12,9 @@ use crate::store::{self, Inserted, MAX_TEXT, StatusApplied, Store, StoreError};
 
 /// Events that share one round; as many as a broker keeps in flight towards the gateway.
 const ROUND: usize = 64;
+/// How long a round waits for as many as the last one had: this part of what that took.
+const PATIENCE: u32 = 4;
+const MOST_PATIENCE: Duration = Duration::from_millis(3);
 
 /// Stores events until `stop` turns true. `beat` is called at least every few seconds while it is not stuck.
 ///
@@ -22,7 +27,8 @@ pub(super) async fn run(
     beat: impl Fn(),
 ) -> Result<(), String> {
     let mut round = Vec::with_capacity(ROUND);
-    let mut ticks = tokio::time::interval(std::time::Duration::from_secs(5));
+    let mut ticks = tokio::time::interval(Duration::from_secs(5));
+    let mut last = (0, Duration::ZERO);
     // Without a broker in the configuration there is never a driver, which is no reason to stop.
     let mut drivers = true;
     loop {
@@ -37,6 +43,8 @@ pub(super) async fn run(
             }
             _ = ticks.tick() => { beat(); continue }
         }
+        gather(&mut events, &mut round, last).await;
+        let (count, begun) = (round.len(), Instant::now());
         while !round.is_empty() {
             // `join_all` polls in order, and the first poll hands each write to the store: the order is kept. A
             // message that needs files first reaches the store later, so what comes behind it waits for it.
@@ -51,7 +59,27 @@ pub(super) async fn run(
             // While there is always something to store the ticks never get their turn.
             beat();
         }
+        last = (count, begun.elapsed());
     }
+}
+
+/// Waits for as many as the last round had. Behind a backlog each event that is stored makes room for one at the broker:
+/// these come one by one, and without patience the first of them would have a sync alone. Whoever sends one after the
+/// other is not waited for.
+async fn gather(
+    events: &mut mpsc::Receiver<DriverEvent>,
+    round: &mut Vec<DriverEvent>,
+    last: (usize, Duration),
+) {
+    let (wanted, took) = last;
+    if round.is_empty() || round.len() >= wanted {
+        return;
+    }
+    let patience = (took / PATIENCE).min(MOST_PATIENCE);
+    let more =
+        async { while round.len() < wanted && events.recv_many(round, wanted - round.len()).await > 0 {} };
+    // When it is over the round is as large as it is.
+    drop(tokio::time::timeout(patience, more).await);
 }
 
 fn needs_files(event: &DriverEvent) -> bool {
@@ -270,6 +298,33 @@ mod tests {
         assert_eq!(store.counts().messages, 1);
         stop.send(true).unwrap();
         task.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_round_waits_a_moment_for_as_many_as_the_last_one_had_and_never_for_more_than_one_sender() {
+        let (events, mut received) = mpsc::channel(16);
+        let mut round = vec![event("first").0];
+        let later = events.clone();
+        tokio::spawn(async move {
+            for _ in 0..3 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                later.send(event("later").0).await.unwrap();
+            }
+        });
+        let begun = tokio::time::Instant::now();
+        gather(&mut received, &mut round, (1, Duration::from_secs(1))).await;
+        assert_eq!(round.len(), 1);
+        assert_eq!(begun.elapsed(), Duration::ZERO);
+        gather(&mut received, &mut round, (3, Duration::from_secs(1))).await;
+        assert_eq!(round.len(), 3);
+        gather(&mut received, &mut round, (64, Duration::from_secs(1))).await;
+        assert_eq!(round.len(), 4, "what has not come by then is not waited for");
+        assert!(
+            begun.elapsed() < Duration::from_millis(10),
+            "{:?}",
+            begun.elapsed()
+        );
+        drop(events);
     }
 
     #[test]

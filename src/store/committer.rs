@@ -30,8 +30,8 @@ use super::tx::{Archived, Effects, Tx, Writes, broken};
 const LAZY_SYNC: Duration = Duration::from_secs(1);
 /// How long a write may be held that goes along with the next one.
 const HOLD: Duration = Duration::from_secs(30);
-/// Keys that are held at most, so that a crash forgets some dozens of writes however many came meanwhile.
-const HELD_KEYS: usize = 64;
+/// Keys that are held at most, which bounds what a crash forgets; they make one batch.
+const HELD_KEYS: usize = 256;
 /// Operations that may wait; more wait for a place.
 const CAPACITY: usize = 1024;
 /// Operations in one commit, so that the first of them is not kept waiting by the last.
@@ -43,7 +43,7 @@ const LEAST_PATIENCE: Duration = Duration::from_micros(50);
 const MOST_PATIENCE: Duration = Duration::from_millis(2);
 /// Keys in one batch, beyond which the next operation begins another. sled frees no replaced page before the batch that
 /// replaced it ends: five thousand keys at once were more than 10 MB of them.
-const BATCH_KEYS: usize = 256;
+const BATCH_KEYS: usize = 512;
 
 /// When an operation is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -321,6 +321,7 @@ impl Worker {
         let (mut sync, mut now) = (false, false);
         let mut result = failed.map_or(Ok(()), |reason| Err(StoreError::Failed(reason)));
         let mut written = false;
+        let mut added = Writes::new();
         let mut answers: Vec<Answer> = Vec::with_capacity(group.len());
         for Operation {
             run,
@@ -336,6 +337,9 @@ impl Worker {
                 if !own.is_empty() {
                     sync |= durability == Durability::Synced;
                     now |= durability != Durability::WithNext;
+                    if !now {
+                        added.extend(own.clone());
+                    }
                 }
                 writes.extend(own);
                 head = own_head;
@@ -352,7 +356,7 @@ impl Worker {
                 result = self.write(writes, &mut head);
                 written = true;
             } else {
-                self.shared.hold(writes.clone());
+                self.shared.hold(added);
                 self.held = writes;
                 self.held_since.get_or_insert_with(Instant::now);
             }

@@ -188,9 +188,9 @@ impl Shared {
         std::mem::replace(&mut self.place_mut().tree, tree)
     }
 
-    /// Shows readers what goes along with the next batch.
-    pub(super) fn hold(&self, held: Writes) {
-        self.place_mut().held = held;
+    /// Shows readers what goes along with the next batch, too.
+    pub(super) fn hold(&self, added: Writes) {
+        self.place_mut().held.extend(added);
     }
 
     /// It is in the tree.
