@@ -298,6 +298,7 @@ impl Server {
             id = "desk"
             name = "Front desk"
             kind = "mqtt"
+            device = "modem"
             "#,
             dir = dir.display(),
         );
