@@ -62,24 +62,16 @@ struct Encoded {
 impl Encoded {
     /// Two characters of prefix and 16 bytes in base 32.
     const MAX: usize = 28;
-    /// Base 32 as [`BASE32_DNSSEC`] reads it.
-    const DIGITS: &[u8; 32] = b"0123456789abcdefghijklmnopqrstuv";
 
-    /// The lowest `bits` bits of a number, which are whole bytes.
-    fn new(prefix: &str, number: u128, bits: u32) -> Self {
+    fn new(prefix: &str, bytes: &[u8]) -> Self {
         let mut text = [0; Self::MAX];
-        let mut left = number << (u128::BITS - bits);
-        let len = prefix.len() + bits.div_ceil(5) as usize;
+        let len = prefix.len() + BASE32_DNSSEC.encode_len(bytes.len());
         if let Some((head, tail)) = text
             .get_mut(..len)
-            .and_then(|text| text.split_at_mut_checked(prefix.len()))
+            .and_then(|t| t.split_at_mut_checked(prefix.len()))
         {
             head.copy_from_slice(prefix.as_bytes());
-            for character in tail {
-                let digit = usize::try_from(left >> (u128::BITS - 5)).unwrap_or_default();
-                *character = Self::DIGITS.get(digit).copied().unwrap_or_default();
-                left <<= 5;
-            }
+            BASE32_DNSSEC.encode_mut(bytes, tail);
         }
         Self { text, len }
     }
@@ -237,8 +229,8 @@ impl ConversationId {
         Ok(Self(u64::from_be_bytes(random()?)))
     }
 
-    pub(crate) fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
-        use_it(Encoded::new("c", u128::from(self.0), 64).as_str())
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+        use_it(Encoded::new("c", &self.0.to_be_bytes()).as_str())
     }
 }
 
@@ -263,9 +255,9 @@ pub struct MessageId {
 }
 
 impl MessageId {
-    pub(crate) fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
         let packed = (u128::from(self.conversation.0) << 64) | u128::from(self.sequence.0);
-        use_it(Encoded::new("m", packed, 128).as_str())
+        use_it(Encoded::new("m", &packed.to_be_bytes()).as_str())
     }
 }
 
@@ -306,12 +298,13 @@ pub enum ParticipantId {
 }
 
 impl ParticipantId {
-    pub(crate) fn with_text<T>(&self, use_it: impl FnOnce(&str) -> T) -> T {
+    fn with_text<T>(&self, use_it: impl FnOnce(&str) -> T) -> T {
         match self {
             Self::Source(channel) => use_it(channel.as_str()),
             Self::EndUser { conversation, index } => {
                 let packed = (u128::from(conversation.0) << 16) | u128::from(*index);
-                use_it(Encoded::new("p.", packed, 80).as_str())
+                let bytes = packed.to_be_bytes();
+                use_it(Encoded::new("p.", bytes.get(6..).unwrap_or_default()).as_str())
             }
         }
     }
@@ -346,8 +339,8 @@ impl AttachmentId {
         Ok(Self(u64::from_be_bytes(random()?)))
     }
 
-    pub(crate) fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
-        use_it(Encoded::new("a", u128::from(self.0), 64).as_str())
+    fn with_text<T>(self, use_it: impl FnOnce(&str) -> T) -> T {
+        use_it(Encoded::new("a", &self.0.to_be_bytes()).as_str())
     }
 }
 

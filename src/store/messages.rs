@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 
 use sled::IVec;
 
-use super::decoding::{self, PackFromItsEnd};
 use super::packs::{self, Pack};
 use super::records::{Conversation, Entry, MessageRecord, RecordState, decode};
 use super::shared::Shared;
@@ -87,7 +86,7 @@ pub(super) fn newest_first<S: Archived>(
         live: Some(source.scan(keys::lives(conversation, before))),
         ahead: VecDeque::new(),
         packs: None,
-        pack: PackFromItsEnd::default(),
+        pack: Pack::new(),
         oldest: before.map_or(u64::MAX, |sequence| sequence.0),
     }
 }
@@ -100,7 +99,7 @@ pub(super) struct NewestFirst<'s, S> {
     ahead: VecDeque<(Sequence, MessageRecord)>,
     packs: Option<Box<dyn Iterator<Item = Item> + 's>>,
     /// What is left of the pack that was read last.
-    pack: PackFromItsEnd,
+    pack: Pack,
     /// What was given out last.
     oldest: u64,
 }
@@ -138,10 +137,10 @@ impl<S: Archived> NewestFirst<'_, S> {
         let sequence =
             keys::inverted_tail(&key).ok_or_else(|| StoreError::Corrupt("a message's key".to_owned()))?;
         self.oldest = sequence;
-        Ok(Some((Sequence(sequence), decoding::message(&value)?)))
+        Ok(Some((Sequence(sequence), decode(&value)?)))
     }
 
-    fn next_pack(&mut self) -> Result<Option<PackFromItsEnd>, StoreError> {
+    fn next_pack(&mut self) -> Result<Option<Pack>, StoreError> {
         let mut again = 0;
         loop {
             let packs = self.packs.get_or_insert_with(|| {
@@ -151,7 +150,7 @@ impl<S: Archived> NewestFirst<'_, S> {
             let Some((key, value)) = packs.next().transpose()? else {
                 return Ok(None);
             };
-            match packs::read_from_end(self.source.archive(), &key, &value) {
+            match packs::read(self.source.archive(), &key, &value) {
                 Ok(pack) => return Ok(Some(pack)),
                 Err(error) => {
                     again += 1;
@@ -175,10 +174,12 @@ impl<S: Archived> NewestFirst<'_, S> {
             return Ok(Some(found));
         }
         loop {
-            // Not what was packed while the live ones were read.
-            if let Some((sequence, stored)) = self.pack.next(self.oldest)? {
-                self.oldest = sequence;
-                return Ok(Some((Sequence(sequence), stored)));
+            while let Some((sequence, stored)) = self.pack.pop() {
+                // Also skips what was packed while the live ones were read.
+                if sequence < self.oldest {
+                    self.oldest = sequence;
+                    return Ok(Some((Sequence(sequence), stored)));
+                }
             }
             match self.next_pack()? {
                 Some(pack) => self.pack = pack,

@@ -16,7 +16,6 @@ mod committer;
 mod compaction;
 mod contacts;
 mod conversations;
-mod decoding;
 mod doubts;
 mod ending;
 mod error;

@@ -5,7 +5,6 @@ use std::collections::VecDeque;
 use log::warn;
 
 use super::archive::{Archive, BEFORE_RECORD, FileRecord, Place, Pointer};
-use super::decoding::PackFromItsEnd;
 use super::records::{MessageRecord, decode, decode_as, encode, encode_as};
 use super::tx::{Archived, Source, Tx};
 use super::types::Queue;
@@ -81,20 +80,6 @@ pub(super) fn read(archive: &Archive, key: &[u8], value: &[u8]) -> Result<Pack, 
     };
     pack.retain(|(sequence, _)| *sequence >= first);
     Ok(pack)
-}
-
-/// The same, to be read from its end as far as somebody wants.
-pub(super) fn read_from_end(
-    archive: &Archive,
-    key: &[u8],
-    value: &[u8],
-) -> Result<PackFromItsEnd, StoreError> {
-    let (conversation, first) = of_key(key)?;
-    if is_inline(value) {
-        return PackFromItsEnd::new(value.to_vec(), 0, first);
-    }
-    let frame = archive.read(conversation, &decode_as(POINTER, value)?)?;
-    PackFromItsEnd::new(frame, BEFORE_RECORD, first)
 }
 
 /// Appends a pack to the archive and points to it. One without messages is nothing.

@@ -11,7 +11,7 @@ use crate::domain::{
 };
 
 /// Leads every value. A new shape of one kind of record gets a new number, and its reader learns both.
-pub(super) const VERSION: u8 = 1;
+const VERSION: u8 = 1;
 
 /// What a message counts beside its text and files.
 const MESSAGE_OVERHEAD: u64 = 64;

@@ -1,12 +1,14 @@
 //! Bodies of successful answers.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
+use serde::ser::{SerializeSeq, Serializer};
 
 use super::cursor::Cursor;
-use super::json::Json;
 use crate::domain::{
     AttachmentId, ChannelId, ConversationId, ConversationStatus, Message, MessageId, Participant,
-    ParticipantId, ProviderChannelId, Role, Sequence,
+    ParticipantId, ProviderChannelId, Role, Sequence, WireStatus,
 };
 use crate::protocol::pipedrive::wire::{Attachment, shown_message};
 
@@ -43,130 +45,114 @@ pub struct Conversation<'a> {
 }
 
 /// A conversation as Pipedrive wants it. `link` is empty, as there is no other place to see it.
+#[derive(Serialize)]
 pub struct ConversationBody<'a> {
-    view: Conversation<'a>,
-    source: Source<'a>,
-    link: &'a dyn Fn(AttachmentId) -> String,
-    next: String,
+    id: ConversationId,
+    link: &'static str,
+    status: ConversationStatus,
+    seen: bool,
+    next_messages_cursor: String,
+    messages: Vec<MessageBody<'a>>,
+    participants: Participants<'a>,
 }
 
 impl<'a> ConversationBody<'a> {
     /// Shows a conversation. `link` makes links to files.
-    pub fn new(view: Conversation<'a>, source: Source<'a>, link: &'a dyn Fn(AttachmentId) -> String) -> Self {
+    pub fn new(view: Conversation<'a>, source: Source<'a>, link: &dyn Fn(AttachmentId) -> String) -> Self {
         let cursor = Cursor::Messages(view.id);
         Self {
-            view,
-            source,
-            link,
-            next: view.next.map(|place| cursor.encode(place.0)).unwrap_or_default(),
+            id: view.id,
+            link: "",
+            status: view.status,
+            seen: view.seen,
+            next_messages_cursor: view.next.map(|place| cursor.encode(place.0)).unwrap_or_default(),
+            messages: view
+                .messages
+                .iter()
+                .map(|message| MessageBody::new(message, link))
+                .collect(),
+            participants: Participants { source, view },
         }
     }
-
-    /// Bytes that it will have, when nothing is unusual.
-    fn size(&self) -> usize {
-        let texts: usize = self.view.messages.iter().map(|message| message.text.len()).sum();
-        512 + texts + 224 * self.view.messages.len() + 160 * self.view.participants.len()
-    }
-
-    fn write(&self, json: &mut Json) {
-        json.raw("{\"id\":");
-        self.view.id.with_text(|id| json.plain(id));
-        json.raw(match self.view.status {
-            ConversationStatus::Open => ",\"link\":\"\",\"status\":\"open\"",
-            ConversationStatus::Closed => ",\"link\":\"\",\"status\":\"closed\"",
-        });
-        json.raw(if self.view.seen {
-            ",\"seen\":true"
-        } else {
-            ",\"seen\":false"
-        });
-        json.raw(",\"next_messages_cursor\":");
-        json.plain(&self.next);
-        json.raw(",\"messages\":[");
-        for (index, message) in self.view.messages.iter().enumerate() {
-            json.raw(if index == 0 { "" } else { "," });
-            MessageBody::new(message, self.link).write(json);
-        }
-        json.raw("],\"participants\":[");
-        self.write_participants(json);
-        json.raw("]}");
-    }
-
-    /// Exactly one `source_user` and at least one `end_user`.
-    fn write_participants(&self, json: &mut Json) {
-        let source = self.source;
-        participant(
-            json,
-            source.id.as_str(),
-            source.name,
-            Role::SourceUser,
-            source.avatar_url,
-        );
-        let mut nobody = true;
-        for one in self.view.participants {
-            if one.role == Role::EndUser {
-                nobody = false;
-                json.raw(",");
-                let avatar = one.avatar_url.as_deref();
-                one.id
-                    .with_text(|id| participant(json, id, &one.name, Role::EndUser, avatar));
-            }
-        }
-        if nobody {
-            json.raw(",");
-            let view = &self.view;
-            first_customer(view.id)
-                .with_text(|id| participant(json, id, view.name, Role::EndUser, view.avatar_url));
-        }
-    }
-}
-
-fn participant(json: &mut Json, id: &str, name: &str, role: Role, avatar_url: Option<&str>) {
-    json.raw("{\"id\":");
-    json.plain(id);
-    json.raw(",\"name\":");
-    json.string(name);
-    json.raw(match role {
-        Role::EndUser => ",\"role\":\"end_user\"",
-        Role::SourceUser => ",\"role\":\"source_user\"",
-    });
-    if let Some(url) = avatar_url {
-        json.raw(",\"avatar_url\":");
-        json.string(url);
-    }
-    json.raw("}");
 }
 
 /// A message; also the whole body of getMessageById, which has no envelope.
+#[derive(Serialize)]
 pub struct MessageBody<'a> {
-    message: &'a Message,
-    link: &'a dyn Fn(AttachmentId) -> String,
+    id: MessageId,
+    status: WireStatus,
+    created_at: String,
+    message: Cow<'a, str>,
+    sender_id: &'a ParticipantId,
+    attachments: Vec<Attachment<'a>>,
 }
 
 impl<'a> MessageBody<'a> {
     /// Shows a message. `link` makes links to files.
-    pub fn new(message: &'a Message, link: &'a dyn Fn(AttachmentId) -> String) -> Self {
-        Self { message, link }
-    }
-
-    fn write(&self, json: &mut Json) {
-        let message = self.message;
-        json.raw("{\"id\":");
-        message.id.with_text(|id| json.plain(id));
-        json.raw(",\"status\":");
-        json.plain(message.state.wire_status().as_str());
-        json.raw(",\"created_at\":");
-        message.created_at.with_iso8601(|time| json.plain(time));
-        json.raw(",\"message\":");
-        json.string(&shown_message(message));
-        json.raw(",\"sender_id\":");
-        message.sender.with_text(|id| json.plain(id));
-        json.raw(",\"attachments\":[");
-        for (index, file) in message.attachments.iter().enumerate() {
-            json.raw(if index == 0 { "" } else { "," });
-            json.value(&Attachment::new(file, (self.link)(file.id)));
+    pub fn new(message: &'a Message, link: &dyn Fn(AttachmentId) -> String) -> Self {
+        let attachments = message
+            .attachments
+            .iter()
+            .map(|file| Attachment::new(file, link(file.id)));
+        Self {
+            id: message.id,
+            status: message.state.wire_status(),
+            created_at: message.created_at.to_iso8601(),
+            message: shown_message(message),
+            sender_id: &message.sender,
+            attachments: attachments.collect(),
         }
-        json.raw("]}");
+    }
+}
+
+/// Exactly one `source_user` and at least one `end_user`.
+struct Participants<'a> {
+    source: Source<'a>,
+    view: Conversation<'a>,
+}
+
+#[derive(Serialize)]
+struct ParticipantBody<'a> {
+    id: &'a str,
+    name: &'a str,
+    role: Role,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    avatar_url: Option<&'a str>,
+}
+
+impl Serialize for Participants<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let customers = self
+            .view
+            .participants
+            .iter()
+            .filter(|one| one.role == Role::EndUser);
+        let mut list = serializer.serialize_seq(None)?;
+        list.serialize_element(&ParticipantBody {
+            id: self.source.id.as_str(),
+            name: self.source.name,
+            role: Role::SourceUser,
+            avatar_url: self.source.avatar_url,
+        })?;
+        let mut nobody = true;
+        for customer in customers {
+            nobody = false;
+            list.serialize_element(&ParticipantBody {
+                id: &customer.id.to_string(),
+                name: &customer.name,
+                role: Role::EndUser,
+                avatar_url: customer.avatar_url.as_deref(),
+            })?;
+        }
+        if nobody {
+            list.serialize_element(&ParticipantBody {
+                id: &first_customer(self.view.id).to_string(),
+                name: self.view.name,
+                role: Role::EndUser,
+                avatar_url: self.view.avatar_url,
+            })?;
+        }
+        list.end()
     }
 }
 
@@ -186,10 +172,26 @@ struct Envelope<T> {
     data: T,
 }
 
+#[derive(Serialize)]
+struct Page<'a, T> {
+    success: bool,
+    data: T,
+    additional_data: After<'a>,
+}
+
+#[derive(Serialize)]
+struct After<'a> {
+    after: &'a str,
+}
+
 fn json<T: Serialize>(body: &T) -> Vec<u8> {
-    let mut json = Json::with_capacity(4096);
-    json.value(body);
-    json.into_bytes()
+    // A page of messages has several kB; growing there from nothing copies each byte about once more.
+    let mut text = Vec::with_capacity(4096);
+    // Only a map with keys that are no strings could fail, and there is none.
+    if serde_json::to_writer(&mut text, body).is_err() {
+        text.clear();
+    }
+    text
 }
 
 /// Body of getConversations. `next` is the activity of the last conversation when there are more.
@@ -198,38 +200,30 @@ pub fn conversations_page(channel: &ChannelId, page: &[ConversationBody<'_>], ne
     let after = next
         .map(|place| Cursor::Conversations(channel).encode(place))
         .unwrap_or_default();
-    let mut json = Json::with_capacity(128 + page.iter().map(ConversationBody::size).sum::<usize>());
-    json.raw("{\"success\":true,\"data\":[");
-    for (index, conversation) in page.iter().enumerate() {
-        json.raw(if index == 0 { "" } else { "," });
-        conversation.write(&mut json);
-    }
-    json.raw("]");
-    page_end(json, &after)
+    json(&Page {
+        success: true,
+        data: page,
+        additional_data: After { after: &after },
+    })
 }
 
 /// Body of getConversationById.
 #[must_use]
 pub fn conversation_page(conversation: &ConversationBody<'_>) -> Vec<u8> {
-    let mut json = Json::with_capacity(128 + conversation.size());
-    json.raw("{\"success\":true,\"data\":");
-    conversation.write(&mut json);
-    page_end(json, &conversation.next)
-}
-
-fn page_end(mut json: Json, after: &str) -> Vec<u8> {
-    json.raw(",\"additional_data\":{\"after\":");
-    json.plain(after);
-    json.raw("}}");
-    json.into_bytes()
+    let after = After {
+        after: &conversation.next_messages_cursor,
+    };
+    json(&Page {
+        success: true,
+        data: conversation,
+        additional_data: after,
+    })
 }
 
 /// Body of getMessageById: the message without an envelope.
 #[must_use]
 pub fn message(message: &MessageBody<'_>) -> Vec<u8> {
-    let mut json = Json::with_capacity(512 + message.message.text.len());
-    message.write(&mut json);
-    json.into_bytes()
+    json(message)
 }
 
 /// Body of getSenderById. `avatar_url` is absent when there is no picture.

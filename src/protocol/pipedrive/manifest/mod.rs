@@ -5,7 +5,6 @@ mod cursor;
 mod document;
 mod failure;
 mod form;
-mod json;
 mod route;
 
 pub use cursor::Cursor;
